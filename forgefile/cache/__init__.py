@@ -1,0 +1,1 @@
+"""Digests, records and stored outputs: all that outlives a run."""

@@ -1,0 +1,134 @@
+"""What happens in a run, as frozen values; every display, log and trace is drawn from this one stream.
+
+`t` is in seconds since forge started. Unaware of who looks.
+"""
+
+from typing import Any, ClassVar, Literal, Protocol
+
+from forgefile.model import Value
+
+Action = Literal["run", "maybe", "restore", "none"]
+
+
+class Event(Value):
+    """Something that happened."""
+
+    event: ClassVar[str] = "event"
+    t: float
+
+    def plain(self) -> dict[str, Any]:
+        """Return the event as JSON data."""
+        return {"event": self.event, **{k: v for k, v in self.__dict__.items() if v is not None}}
+
+
+class TargetEvent(Event):
+    """Something that happened to one target."""
+
+    target: str
+
+
+class Planned(TargetEvent):
+    """What will be done about a target and why; `maybe`: something below it will run, and may spare it."""
+
+    event = "planned"
+    action: Action
+    reasons: tuple[str, ...] = ()
+    expected_s: float | None = None
+
+
+class Started(TargetEvent):
+    """A worker took the target up."""
+
+    event = "started"
+    reasons: tuple[str, ...] = ()
+    expected_s: float | None = None
+    worker: int = 0
+
+
+class StepStarted(TargetEvent):
+    """A step of the target began; `command` is its title in one line."""
+
+    event = "step"
+    command: str
+
+
+class Output(TargetEvent):
+    """A line that a step printed, without its end."""
+
+    event = "output"
+    line: str
+
+
+class Built(TargetEvent):
+    """The target ran and its output is in the store; `changed`: it is not what it was before."""
+
+    event = "built"
+    wall_s: float
+    size: int
+    changed: bool = True
+    path: str | None = None
+
+
+class Restored(TargetEvent):
+    """An earlier result of the target was taken from the store."""
+
+    event = "restored"
+    path: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+class Current(TargetEvent):
+    """The target was up to date."""
+
+    event = "current"
+    path: str | None = None
+
+
+class Failed(TargetEvent):
+    """The target failed; the rest of the message says how."""
+
+    event = "failed"
+    message: str
+    location: str | None = None
+    command: str | None = None
+    tail: tuple[str, ...] = ()
+    log: str | None = None
+    hint: str | None = None
+    wall_s: float = 0.0
+
+
+class Skipped(TargetEvent):
+    """The target was not tried, because `because` failed or the build was stopped."""
+
+    event = "skipped"
+    because: str
+
+
+class Note(Event):
+    """Something that the user should know, once."""
+
+    event = "note"
+    message: str
+
+
+class Finished(Event):
+    """The run ended."""
+
+    event = "finished"
+    status: int
+    built: int
+    restored: int
+    current: int
+    failed: int
+    skipped: int
+    wall_s: float
+
+
+class Reporter(Protocol):
+    """Draws events. `report` is called from one thread, in order."""
+
+    def report(self, event: Event) -> None:
+        """Take note of an event."""
+
+    def close(self) -> None:
+        """Leave the terminal or the file as it should be, also after an interruption."""

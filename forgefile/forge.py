@@ -1,0 +1,128 @@
+"""`Forge`, the object that a Forgefile's `build` receives: its only way in.
+
+It collects sources, targets and options and refuses what cannot be, with the line. Unaware of the store and of how
+anything is built.
+"""
+
+import os
+import posixpath
+from collections.abc import Iterable, Mapping
+from glob import glob
+from typing import Any
+
+from forgefile.errors import ForgefileError, UsageError, did_you_mean
+from forgefile.graph import Graph, OptionValue
+from forgefile.location import caller
+from forgefile.model import Rule, Source, Target
+
+VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
+RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
+            "verify", "watch"}  # fmt: skip
+"""Words that may not name a target, so that `forge WORD` always means one thing."""
+
+
+class Forge:
+    """Collects what a Forgefile declares. `root` is the folder of the Forgefile, `settings` the `-D` options."""
+
+    def __init__(self, root: str, settings: Mapping[str, str]) -> None:
+        self._root = root
+        self._settings = settings
+        self._targets: dict[str, Target] = {}
+        self._options: dict[str, OptionValue] = {}
+        self._defaults: dict[Target, None] = {}
+        self._sources: dict[str, Source] = {}
+
+    def source(self, path: str) -> Source:
+        """Return the handle of a file or folder that people write; `path` is relative to the Forgefile.
+
+        Raises `ForgefileError` when it is not there.
+        """
+        if not isinstance(path, str) or not path:
+            raise ForgefileError(f"a source is named by a path, not by {path!r}", location=caller())
+        normal = posixpath.normpath(path)
+        if normal not in self._sources:
+            if not os.path.lexists(os.path.join(self._root, normal)):
+                folder = os.path.join(self._root, posixpath.dirname(normal))
+                there = os.listdir(folder) if os.path.isdir(folder) else []
+                raise ForgefileError(
+                    f"the source '{path}' does not exist",
+                    location=caller(),
+                    hint=did_you_mean(posixpath.basename(normal), sorted(there)[:20]),
+                )
+            self._sources[normal] = Source(path=normal)
+        return self._sources[normal]
+
+    def sources(self, pattern: str) -> tuple[Source, ...]:
+        """Return the handles of all files and folders that a glob (`**` for any depth) matches, sorted.
+
+        Raises `ForgefileError` when there are none.
+        """
+        found = sorted(glob(pattern, root_dir=self._root, recursive=True))
+        if not found:
+            raise ForgefileError(f"no source matches '{pattern}'", location=caller())
+        return tuple(self.source(path) for path in found)
+
+    def option(self, name: str, default: str, *, choices: Iterable[str] = (), help: str = "") -> str:  # noqa: A002
+        """Declare what `-D name=value` may set and return its value. Reaches a target only through a field.
+
+        Raises `ForgefileError` when the name is declared twice, `UsageError` when the value is none of `choices`.
+        """
+        if name in self._options:
+            raise ForgefileError(f"the option '{name}' is declared twice", location=caller())
+        value, choices = self._settings.get(name, default), tuple(choices)
+        for word in (value, default) if choices else ():
+            if word not in choices:
+                raise UsageError(
+                    f"the option '{name}' cannot be '{word}'", location=caller(), hint=did_you_mean(word, choices)
+                )
+        self._options[name] = OptionValue(name, value, default, choices, help)
+        return value
+
+    def target(self, name: str, rule: Rule) -> Target:
+        """Declare a target and return its handle, which other rules take as input.
+
+        `name` is a relative path: a file target that is asked for is placed there, beside the Forgefile.
+        Raises `ForgefileError` for a name that is taken, reserved or leads out of the project folder.
+        """
+        where = caller()
+        if not isinstance(rule, Rule):
+            raise ForgefileError(f"target '{name}' needs a rule, not {type(rule).__name__}", location=where)
+        if problem := self._name_problem(name):
+            raise ForgefileError(f"{name!r} cannot be a target's name: {problem}", location=where)
+        if name in self._targets:
+            raise ForgefileError(
+                f"there are two targets '{name}'", location=where, hint=f"the first is at {self._targets[name].location}"
+            )
+        target = self._targets[name] = Target(name, rule, where)
+        return target
+
+    def default(self, *targets: Target) -> None:
+        """Make `forge` without a target build these; without this, it builds all targets."""
+        for target in targets:
+            if not isinstance(target, Target):
+                raise ForgefileError(f"forge.default takes handles of targets, not {target!r}", location=caller())
+            self._defaults[target] = None
+
+    def _name_problem(self, name: Any) -> str | None:
+        if not isinstance(name, str) or not name:
+            return "it is not a text"
+        if name.startswith(("/", "-")) or ".." in name.split("/"):
+            return "it leads out of the project folder" if not name.startswith("-") else "it looks like an option"
+        if posixpath.normpath(name) != name or not name.isprintable() or name.split("/")[0] == ".forge":
+            return "write it as a plain relative path"
+        if name in RESERVED:
+            return "forge has a command of that name"
+        if name in self._sources:
+            return "it is a source"
+        longer = next((t for t in self._targets if t.startswith(name + "/") or name.startswith(t + "/")), None)
+        return f"'{longer}' needs a folder of that name or lies in it" if longer else None
+
+    def graph(self) -> Graph:
+        """Return what was declared. Raises `UsageError` for a `-D` that no option took, `ForgefileError` for a clash."""
+        for name in self._settings:
+            if name not in self._options:
+                raise UsageError(f"there is no option '{name}'", hint=did_you_mean(name, list(self._options)))
+        for path in self._sources:
+            if path in self._targets:
+                raise ForgefileError(f"'{path}' is both a source and a target", location=self._targets[path].location)
+        return Graph(self._targets, tuple(self._defaults), tuple(self._options.values()))

@@ -1,0 +1,77 @@
+"""The targets that a Forgefile declares and how they hang together.
+
+A target's inputs are handles, so they exist before it: declaration order is a topological order and a cycle cannot be
+written. networkx is imported only for questions of whole paths, since that alone takes longer than most builds that
+have nothing to do.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from forgefile.errors import UsageError, did_you_mean
+from forgefile.model import Target
+
+
+class OptionValue(NamedTuple):
+    """An option as declared, with the value that it has in this run."""
+
+    name: str
+    value: str
+    default: str
+    choices: tuple[str, ...]
+    help: str
+
+
+class Graph(NamedTuple):
+    """Everything that one evaluation of a Forgefile says."""
+
+    targets: Mapping[str, Target]
+    """By name, in the order of declaration, which is a topological order."""
+    defaults: tuple[Target, ...]
+    options: tuple[OptionValue, ...]
+
+    def select(self, patterns: Collection[str]) -> tuple[Target, ...]:
+        """Return the targets that names and globs select, in order of declaration; the default ones for none.
+
+        Raises `UsageError` for a pattern that selects nothing.
+        """
+        if not patterns:
+            return self.defaults or tuple(self.targets.values())
+        chosen: set[str] = set()
+        for pattern in patterns:
+            found = [name for name in self.targets if name == pattern] or [
+                name for name in self.targets if fnmatchcase(name, pattern)
+            ]
+            if not found:
+                raise UsageError(f"there is no target '{pattern}'", hint=did_you_mean(pattern, list(self.targets)))
+            chosen.update(found)
+        return tuple(target for name, target in self.targets.items() if name in chosen)
+
+    def closure(self, roots: Iterable[Target]) -> tuple[Target, ...]:
+        """Return the targets and all that they need, inputs first."""
+        wanted, found = list(roots), set()
+        while wanted:
+            target = wanted.pop()
+            if target not in found:
+                found.add(target)
+                wanted += inputs(target)
+        return tuple(target for target in self.targets.values() if target in found)
+
+
+def inputs(target: Target) -> tuple[Target, ...]:
+    """Return the targets among a target's inputs."""
+    return tuple(artifact for artifact in target.inputs if isinstance(artifact, Target))
+
+
+def remaining(targets: Collection[Target], seconds: Callable[[Target], float]) -> dict[Target, float]:
+    """Return for each target the length in seconds of the longest path from its start to the end of the build."""
+    import networkx as nx  # noqa: PLC0415  100 ms, and only a build with a choice of what to run first needs it
+
+    graph = nx.DiGraph()
+    graph.add_nodes_from(targets)
+    graph.add_edges_from((needed, target) for target in targets for needed in inputs(target) if needed in graph)
+    length: dict[Target, float] = {}
+    for target in reversed(list(nx.lexicographical_topological_sort(graph, key=lambda t: t.name))):
+        length[target] = seconds(target) + max((length[above] for above in graph.successors(target)), default=0.0)
+    return length

@@ -1,0 +1,373 @@
+"""The values of a build: artifacts, rules and steps.
+
+Everything here is a frozen record made by `Value`. A rule turns its fields into steps; steps are plain data and the
+only thing that ever crosses to a worker. This module is unaware of files, processes and the store.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
+
+from forgefile.errors import ForgefileError, did_you_mean
+from forgefile.location import Location, caller
+
+_REQUIRED: Any = object()
+
+
+class _Spec:
+    """What `field` was told of a field, until the class is made."""
+
+    def __init__(self, default: Any, kw_only: bool) -> None:
+        self.default = default
+        self.kw_only = kw_only
+
+
+def field(*, default: Any = _REQUIRED, kw_only: bool = True) -> Any:
+    """Describe a field of a `Value`; `kw_only=False` lets it be given by position."""
+    return _Spec(default, kw_only)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Value:
+    """A frozen record with named, typed, checked fields.
+
+    A subclass annotates its fields, as a dataclass does. They are keyword-only unless declared with
+    `field(kw_only=False)`. A wrong type, an unknown field and a missing one are errors that name the line of the
+    Forgefile. Values are compared and hashed by class and fields.
+
+    Raises `ForgefileError` when a field is not what its annotation says, or when `check` refuses the whole.
+    """
+
+    __fields__: ClassVar[dict[str, Any]] = {}
+    __positional__: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        fields, positional = dict(cls.__fields__), list(cls.__positional__)
+        for name, annotation in cls.__annotations__.items():
+            if str(annotation).startswith(("ClassVar", "typing.ClassVar")):
+                continue
+            default = cls.__dict__.get(name, _REQUIRED)
+            if isinstance(default, _Spec):
+                if not default.kw_only:
+                    positional.append(name)
+                default = default.default
+            if name in cls.__dict__:
+                delattr(cls, name)
+            fields[name] = default
+        cls.__fields__, cls.__positional__ = fields, tuple(positional)
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        cls = type(self)
+        if len(arguments) > len(cls.__positional__):
+            raise self._error(f"takes {len(cls.__positional__)} positional argument(s); name the others")
+        keywords.update(zip(cls.__positional__, arguments, strict=False))
+        values = self.__dict__
+        checks = _checks(cls)
+        for name in keywords.keys() - cls.__fields__.keys():
+            raise self._error(f"has no field '{name}'", hint=did_you_mean(name, list(cls.__fields__)))
+        for name, default in cls.__fields__.items():
+            value = keywords.get(name, default)
+            if value is _REQUIRED:
+                raise self._error(f"needs the field '{name}'")
+            if value is not default and not checks[name](value):
+                raise self._error(f"field '{name}': expected {_wanted(cls, name)}, got {_found(value)}")
+            values[name] = value
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that do not fit together by raising `self.refuse(…)`. For subclasses to override."""
+
+    def refuse(self, field_name: str, problem: str, hint: str | None = None) -> ForgefileError:
+        """Return the error that says what is wrong with a field."""
+        return self._error(f"field '{field_name}': {problem}", hint=hint)
+
+    def _error(self, problem: str, hint: str | None = None) -> ForgefileError:
+        return ForgefileError(f"{type(self).__name__} {problem}", location=caller(), hint=hint)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; make a new one instead of setting '{name}'")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(frozenset(v.items()) if isinstance(v, dict) else v for v in self.__dict__.values())))
+
+    def __repr__(self) -> str:
+        shown = (f"{k}={v!r}" for k, v in self.__dict__.items() if type(self).__fields__[k] is not v)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+_Check = Callable[[Any], bool]
+_compiled: dict[type, dict[str, _Check]] = {}
+
+
+def _checks(cls: type[Value]) -> dict[str, _Check]:
+    """Return the compiled type checks of a class, by field; made once, when its first value is."""
+    found = _compiled.get(cls)
+    if found is None:
+        hints = typing.get_type_hints(cls, include_extras=True)
+        found = _compiled[cls] = {name: _check(hints[name]) for name in cls.__fields__}
+    return found
+
+
+def _check(hint: Any) -> _Check:  # noqa: PLR0911  one return for each form of type
+    """Compile a type annotation into a predicate. Knows the forms that fields of Values use."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return lambda _: True
+    if origin is Annotated:
+        return _output_check(arguments[1]) if arguments[0] is Target else _check(arguments[0])
+    if origin in (types.UnionType, typing.Union):
+        members = [_check(argument) for argument in arguments]
+        return lambda value: any(member(value) for member in members)
+    if origin is Literal:
+        return lambda value: value in arguments and type(value) in {type(a) for a in arguments}
+    if origin is tuple and arguments[-1] is Ellipsis:
+        item = _check(arguments[0])
+        return lambda value: type(value) is tuple and all(map(item, value))
+    if origin is tuple:
+        parts = [_check(argument) for argument in arguments]
+        return lambda value: (
+            type(value) is tuple and len(value) == len(parts) and all(p(v) for p, v in zip(parts, value, strict=True))
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        key, item = _check(arguments[0]), _check(arguments[1])
+        return lambda value: isinstance(value, Mapping) and all(key(k) and item(v) for k, v in value.items())
+    if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
+        return callable
+    if hint is int:
+        return lambda value: type(value) is int
+    return lambda value: isinstance(value, hint)
+
+
+def _output_check(output: str) -> _Check:
+    return lambda value: isinstance(value, Target) and value.output == output
+
+
+def _wanted(cls: type[Value], name: str) -> str:
+    """Return a field's annotation in words."""
+    hint = str(cls.__annotations__.get(name) or typing.get_type_hints(cls, include_extras=True)[name])
+    for output, handle in (("tree", Tree), ("file", File)):
+        if hint in (output.capitalize(), str(handle)):
+            return f"the handle of a {output} target"
+    return hint
+
+
+def _found(value: Any) -> str:
+    """Return a value in words, with what was probably forgotten."""
+    if isinstance(value, Target):
+        return f"the handle of the {value.output} target '{value.name}'"
+    if isinstance(value, list):
+        return f"a list; write a tuple: {tuple(value)!r}"
+    if isinstance(value, str):
+        return f"the string {value!r}"
+    return f"{type(value).__name__} {value!r}"
+
+
+# Artifacts -----------------------------------------------------------------------------------------------------------
+
+
+class Source(Value):
+    """A file or folder that people write, by its path relative to the Forgefile. Only ever read."""
+
+    path: str
+
+
+class Target:
+    """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules."""
+
+    __slots__ = ("inputs", "location", "name", "output", "rule")
+
+    def __init__(self, name: str, rule: Rule, location: Location | None) -> None:
+        self.name = name
+        self.rule = rule
+        self.location = location
+        self.output: Output = type(rule).output
+        self.inputs: tuple[Artifact, ...] = artifacts(rule)
+
+    def __repr__(self) -> str:
+        return f"<{self.output} target {self.name}>"
+
+
+Artifact = Source | Target
+Output = Literal["file", "tree"]
+Tree = Annotated[Target, "tree"]
+"""The handle of a target whose output is a tree: a root file system, with owners, modes, links and devices."""
+File = Annotated[Target, "file"]
+"""The handle of a target whose output is one file."""
+
+
+def artifacts(value: object) -> tuple[Artifact, ...]:
+    """Return the artifacts in the fields of a value, each once, in the order of the fields."""
+    return tuple(dict.fromkeys(_walk(value)))
+
+
+def _walk(value: object) -> Iterator[Artifact]:
+    if isinstance(value, (Source, Target)):
+        yield value
+    elif isinstance(value, Value):
+        for item in value.__dict__.values():
+            yield from _walk(item)
+    elif isinstance(value, (tuple, frozenset)):
+        for item in value:
+            yield from _walk(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _walk(item)
+
+
+# Rules ---------------------------------------------------------------------------------------------------------------
+
+
+class Rule(Value):
+    """A typed value that says how a target is made.
+
+    A subclass annotates its fields, says with `output` whether it makes a file or a tree, and describes its steps.
+    Its inputs are the artifacts in its fields, however deep. A tree rule with a field `base` adds a layer to that
+    tree: `box.out` then holds the base's content, and what the steps change there is the layer.
+
+    `steps` must depend on nothing but the fields and `box`: it runs every time that forge plans.
+    """
+
+    output: ClassVar[Output] = "file"
+
+    def steps(self, box: Sandbox) -> Iterable[Step]:
+        """Return what has to be done, in order."""
+        raise NotImplementedError(f"{type(self).__name__}.steps")
+
+
+class Sandbox:
+    """What a rule may know of the place where its steps will run: paths, and nothing of the host.
+
+    The paths are the same whether a step sees the host's tools (`Run.root` is None) or has entered a tree.
+    """
+
+    prefix: ClassVar[str] = "/run/forge"
+    out: ClassVar[str] = "/run/forge/out"
+    """Where the output is to be made: the path of a file that is not there yet, or a folder that is the tree."""
+    tmp: ClassVar[str] = "/run/forge/tmp"
+    """A folder that all steps of one target share and that is thrown away."""
+
+    def __init__(self) -> None:
+        self.scratched: list[Target] = []
+
+    def path(self, artifact: Artifact) -> str:
+        """Return where an input is seen, read-only; a tree is a folder."""
+        if isinstance(artifact, Target):
+            return f"{self.prefix}/in/{artifact.name}"
+        return f"{self.prefix}/src/{artifact.path.replace('../', '__/').lstrip('/')}"
+
+    def scratch(self, tree: Target) -> str:
+        """Return where an input tree is seen with changes allowed that are thrown away; nothing is copied."""
+        if tree not in self.scratched:
+            self.scratched.append(tree)
+        return f"{self.prefix}/scratch/{tree.name}"
+
+
+# Steps ---------------------------------------------------------------------------------------------------------------
+
+
+class Cache(Value):
+    """A folder that steps of all targets share through the store, to save work and never to decide a result.
+
+    The step sees a copy of its own (hard links) at `path`; what it adds is kept for others when it ends well.
+    """
+
+    name: str
+    path: str
+
+
+class Step(Value):
+    """One thing to do, as plain data. The closed union of its kinds: `Run`, `Write`, `Copy`, `Call`.
+
+    `root` is the tree that the step enters (`box.out`, or what `box.scratch` returned): paths are then paths in that
+    tree and links in it lead nowhere else. None: it sees the host's tools, read-only.
+    """
+
+    root: str | None = None
+
+
+class Run(Step):
+    """Run a program: `argv[0]` is found by PATH on the host, or in the tree that `root` names.
+
+    `stdout` is a path that receives the standard output, `stdin` a text. `tools` names further host programs and
+    data files that the program uses and whose change must rebuild. `network` lends the host's network and resolver.
+    """
+
+    argv: tuple[str, ...] = field(kw_only=False)
+    stdin: str | None = None
+    stdout: str | None = None
+    env: Mapping[str, str] = {}
+    cwd: str | None = None
+    network: bool = False
+    tools: tuple[str, ...] = ()
+    caches: tuple[Cache, ...] = ()
+
+    def check(self) -> None:
+        """Refuse an empty argv."""
+        if not self.argv:
+            raise self.refuse("argv", "is empty")
+
+
+class Write(Step):
+    """Write a text to a file that belongs to root; missing folders on the way are made."""
+
+    path: str = field(kw_only=False)
+    text: str
+    mode: int = 0o644
+
+
+class Copy(Step):
+    """Copy a file, or what a folder holds, to `destination`; missing folders on the way are made.
+
+    Everything gets the owner `owner` (user, group) and keeps its mode, but for `mode` (of the file itself) and `modes`
+    (glob of a path below the folder → mode; the last that fits counts). `owners` likewise. An existing folder
+    keeps its own mode and owner. Times are not copied. Symbolic links are copied as links.
+    """
+
+    source: str = field(kw_only=False)
+    destination: str = field(kw_only=False)
+    owner: tuple[int, int] = (0, 0)
+    mode: int | None = None
+    modes: tuple[tuple[str, int], ...] = ()
+    owners: tuple[tuple[str, int, int], ...] = ()
+
+
+class Call(Step):
+    """Call one of forge's own programs, a function of an importable module, with plain data.
+
+    The module's source counts as a tool. `tools` names the host programs that the function runs.
+    """
+
+    function: Callable[..., None] = field(kw_only=False)
+    argument: Any = field(default=None, kw_only=False)
+    network: bool = False
+    tools: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The function's importable name."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def module_file(self) -> str:
+        """The path of the source of the function's module."""
+        return str(sys.modules[self.function.__module__].__file__)
+
+
+def tools(step: Step) -> tuple[str, ...]:
+    """Return the host programs and data files that a step uses: names to find by PATH, or absolute paths."""
+    match step:
+        case Run(root=None):
+            return (step.argv[0], *step.tools)
+        case Run():
+            return step.tools
+        case Call():
+            return (step.module_file, *step.tools)
+    return ()

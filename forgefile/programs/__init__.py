@@ -1,0 +1,1 @@
+"""What forge runs itself inside a sandbox: the functions that `Call` steps name. Unaware of rules and the store."""

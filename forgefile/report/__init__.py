@@ -1,0 +1,1 @@
+"""The displays: each draws the one stream of events in its own form."""
