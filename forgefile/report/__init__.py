@@ -1,1 +1,127 @@
-"""The displays: each draws the one stream of events in its own form."""
+"""The displays: each draws the one stream of events in its own form.
+
+Owns the choice of a form, the stream that text goes to, and the feeding of several displays at once. Unaware of what
+any event says. A form is imported when it is chosen: rich alone takes longer than a build that has nothing to do.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Literal, TextIO
+
+from forgefile.events import Event, Reporter
+
+Form = Literal["auto", "rich", "plain", "json"]
+Verbosity = Literal["quiet", "normal", "verbose"]
+
+
+def reporter(
+    form: Form,
+    stream: TextIO,
+    *,
+    verbosity: Verbosity = "normal",
+    dry_run: bool = False,
+    trace: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Reporter:
+    """Return the display of a run on `stream`, and in the trace file when one is named.
+
+    `auto` is `rich` on a terminal that can move its cursor, and `plain` elsewhere. `dry_run` shows the `planned`
+    events as a table; without it they only serve the live display.
+
+    Raises `UsageError` when the trace file could not be written.
+    """
+    if form == "auto":
+        able = stream.isatty() and environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+        form = "rich" if able else "plain"
+    shown = _form(form, stream, verbosity, dry_run=dry_run)
+    if trace is None:
+        return shown
+    from forgefile.report.trace import Trace  # noqa: PLC0415  only --trace needs it
+
+    return Tee((shown, Trace(trace)))
+
+
+def _form(form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool) -> Reporter:
+    if form == "json":
+        from forgefile.report.json import Json  # noqa: PLC0415  one form a run
+
+        return Json(stream)
+    if form == "rich":
+        from forgefile.report.rich import Rich  # noqa: PLC0415  one form a run
+
+        return Rich(stream, verbosity=verbosity, dry_run=dry_run)
+    from forgefile.report.plain import Plain  # noqa: PLC0415  one form a run
+
+    return Plain(stream, verbosity=verbosity, dry_run=dry_run)
+
+
+class Tee:
+    """Feeds several reporters, in order."""
+
+    def __init__(self, reporters: Iterable[Reporter]) -> None:
+        self._reporters = tuple(reporters)
+
+    def report(self, event: Event) -> None:
+        """Hand an event to each."""
+        for each in self._reporters:
+            each.report(event)
+
+    def close(self) -> None:
+        """Close each, the last first, also when one cannot be closed."""
+        with ExitStack() as stack:
+            for each in self._reporters:
+                stack.callback(each.close)
+
+
+class Sink:
+    """A text stream that whoever reads it may leave, and that takes every character.
+
+    When the reader is gone (a closed pipe, a terminal hung up), what is written is lost in silence, now and when
+    Python flushes its streams at exit. A character that the stream's encoding does not have is written as an escape.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._left = False
+        self.encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write text; return its length."""
+        if not self._left:
+            if not text.isascii():
+                text = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            try:
+                self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        if not self._left:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def isatty(self) -> bool:
+        """Say whether a terminal takes the text."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the stream's file descriptor."""
+        return self._stream.fileno()
+
+    def _lose(self, error: OSError) -> None:
+        """Send what is left in the stream's buffer to nowhere, when `error` says that its reader is gone."""
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise error
+        self._left = True
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            try:
+                os.dup2(nowhere, self._stream.fileno())
+            finally:
+                os.close(nowhere)

@@ -1,0 +1,311 @@
+"""What the displays for people say: the wording of every event, of durations and of sizes.
+
+An `Account` turns events into lines of spans, each with a tone. Unaware of streams, colours and terminals, so that a
+terminal and a log say the same words.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from forgefile.events import (
+    Action,
+    Built,
+    Current,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Output,
+    Planned,
+    Restored,
+    Skipped,
+    Started,
+    StepStarted,
+    TargetEvent,
+)
+from forgefile.report import Verbosity
+
+Tone = Literal["text", "name", "good", "kept", "bad", "warning", "aside"]
+
+
+class Span(NamedTuple):
+    """A piece of a line, and how it is meant."""
+
+    text: str
+    tone: Tone = "text"
+
+
+Line = tuple[Span, ...]
+
+
+def _line(text: str, tone: Tone = "text") -> Line:
+    return (Span(text, tone),)
+
+
+REASONS_SHOWN = 10
+"""How many reasons of one target a table shows before it says how many more there are."""
+
+ACTIONS: dict[Action, Span] = {
+    "run": Span("would run", "good"),
+    "maybe": Span("may run", "warning"),
+    "restore": Span("would be restored", "kept"),
+    "none": Span("up to date", "aside"),
+}
+
+_INTERRUPTED = 130
+_MINUTE, _HOUR = 60, 3600
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements (ECMA-48, 5.4)
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC: titles, links
+    r"|\x1b[ -/]*[0-~]"  # other escapes
+)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: `1.9 s`, `2 min 3 s`, `1 h 2 min`."""
+    if round(seconds, 1) < _MINUTE:
+        return f"{max(seconds, 0):.1f} s"
+    return clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration in words and whole units, for a display that counts."""
+    whole = max(round(seconds), 0)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def size(octets: int) -> str:
+    """Return a size in bytes in words: `812 B`, `3.1 KiB`, `412 MiB`."""
+    if octets < 1024:  # noqa: PLR2004  the unit's definition
+        return f"{octets} B"
+    amount, *larger = (octets / 1024**power for power in (1, 2, 3, 4))
+    units = ["KiB", "MiB", "GiB", "TiB"]
+    while round(amount) >= 1024 and larger:  # noqa: PLR2004  the unit's definition
+        amount, *larger = larger
+    unit = units[-1 - len(larger)]
+    return f"{amount:.1f} {unit}" if round(amount, 1) < 10 else f"{amount:.0f} {unit}"  # noqa: PLR2004  two digits
+
+
+def printable(text: str) -> str:
+    """Return what a line of a program's output would show, without what would move a cursor or hide text.
+
+    Of a line that was overwritten in place (a progress meter's carriage returns), the last state is shown.
+    """
+    text = _ESCAPES.sub("", text.rstrip("\r\n")).rpartition("\r")[2]
+    return _CONTROLS.sub("", text.replace("\n", " ")).expandtabs()
+
+
+def pasteable(command: str) -> str:
+    """Return a command for display with its line ends, which are part of what a shell reads."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", command))
+
+
+def names(words: Sequence[str], shown: int = 3) -> str:
+    """Return an enumeration: `a`, `a and b`, `a, b, c and 4 more`."""
+    listed = list(words) if len(words) <= shown + 1 else [*words[:shown], f"{len(words) - shown} more"]
+    return " and ".join((", ".join(listed[:-1]), listed[-1]) if len(listed) > 1 else listed)
+
+
+def text(line: Line) -> str:
+    """Return the words of a line."""
+    return "".join(span.text for span in line)
+
+
+class Account:
+    """Tells a run in lines.
+
+    `starts` gives each target a line when it begins, with its reason; without them the reason stands where it ends.
+    `quiet` tells of failures only, `verbose` adds steps, output, every reason and what was up to date.
+    """
+
+    def __init__(self, *, verbosity: Verbosity = "normal", dry_run: bool = False, starts: bool = True) -> None:
+        self._quiet = verbosity == "quiet"
+        self._verbose = verbosity == "verbose"
+        self._dry_run = dry_run
+        self._starts = starts
+        self._plans: list[Planned] = []
+        self._reasons: dict[str, tuple[str, ...]] = {}
+        self._ended: dict[str, str] = {}
+        self._places: dict[str, str] = {}
+
+    def lines(self, event: Event) -> tuple[Line, ...]:
+        """Return what there is to say of an event."""
+        told = tuple(self._tell(event))
+        return told if isinstance(event, Failed) or not self._quiet else ()
+
+    def rest(self) -> tuple[Line, ...]:
+        """Return what is still to be said when the events end: the table of a dry run that was cut short."""
+        plans, self._plans = self._plans, []
+        return () if self._quiet else tuple(plan_table(plans, everything=self._verbose))
+
+    def _tell(self, event: Event) -> Iterator[Line]:
+        match event:
+            case Planned() if self._dry_run:
+                self._plans.append(event)
+            case Started():
+                self._reasons[event.target] = event.reasons
+                if self._starts:
+                    yield from self._start(event)
+            case StepStarted() | Output() if self._verbose:
+                yield _detail(event)
+            case Note():
+                yield Span("note: ", "warning"), Span(printable(event.message))
+            case Finished() if self._dry_run:
+                yield from self.rest()
+            case Finished():
+                yield from self._summary(event)
+            case Built() | Restored() | Current() | Skipped() | Failed():
+                yield from self._end(event)
+
+    def _start(self, event: Started) -> Iterator[Line]:
+        head = (Span("building "), Span(event.target, "name"))
+        if self._verbose and len(event.reasons) > 1:
+            yield *head, Span(":")
+            yield from (_line(f"  {printable(reason)}", "aside") for reason in event.reasons)
+        else:
+            yield *head, *_because(event.reasons)
+
+    def _end(self, event: Built | Restored | Current | Skipped | Failed) -> Iterator[Line]:
+        self._ended[event.target] = event.event
+        if isinstance(event, Built | Restored | Current) and event.path is not None:
+            self._places[event.target] = event.path
+        name = Span(event.target, "name")
+        match event:
+            case Built():
+                words = f" in {duration(event.wall_s)}, {size(event.size)}"
+                same = "" if event.changed else ", same as before"
+                reasons = () if self._starts else self._reasons.get(event.target, ())
+                yield Span("built ", "good"), name, Span(words + same), *_because(reasons)
+            case Restored():
+                yield Span("restored ", "kept"), name, *_because(event.reasons)
+            case Current() if self._verbose:
+                yield name, Span(" is up to date", "aside")
+            case Skipped():
+                why = {"failed": " failed", "skipped": " was skipped"}.get(self._ended.get(event.because, ""), "")
+                yield Span("skipped ", "warning"), name, Span(f": {printable(event.because)}{why}")
+            case Failed():
+                yield from failure(event)
+
+    def _summary(self, event: Finished) -> Iterator[Line]:
+        counted = ("failed", "skipped", "built", "restored", "current")
+        told = ((getattr(event, word), "up to date" if word == "current" else word) for word in counted)
+        counts = ", ".join(f"{count} {word}" for count, word in told if count)
+        if event.status == _INTERRUPTED:
+            head = Span("interrupted", "bad")
+        elif event.status:
+            head = Span("failed", "bad")
+        elif event.built or event.restored:
+            head = Span("done", "good")
+        else:
+            yield _line(self._nothing_done(event), "aside")
+            return
+        yield head, Span(f" {'after' if event.status else 'in'} {duration(event.wall_s)}: {counts or 'nothing built'}")
+        failed = [target for target, end in self._ended.items() if end == "failed"]
+        if len(failed) > 1:
+            yield _line(f"failed: {names(failed, shown=20)}", "bad")
+        for target, place in self._places.items():
+            yield Span(target, "name"), Span(f" is at {place}")
+
+    def _nothing_done(self, event: Finished) -> str:
+        wanted = list(self._places) or list(self._ended)
+        if not wanted:
+            return f"nothing to do: {_count(event.current, 'target')} up to date" if event.current else "nothing to do"
+        return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
+
+
+def failure(event: Failed) -> Iterator[Line]:
+    """Yield the block that tells of a failure: what, where, the command, its last words, the log and a hint."""
+    after = f" after {duration(event.wall_s)}" if event.wall_s else ""
+    first, *more = event.message.splitlines() or [""]
+    yield Span("failed ", "bad"), Span(event.target, "name"), Span(f"{after}: {printable(first)}")
+    for line in more:
+        yield _line(f"  {printable(line)}")
+    if event.location:
+        yield Span("  declared at  ", "aside"), Span(event.location)
+    if event.command:
+        head, *rest = pasteable(event.command).split("\n")
+        yield Span("  command      ", "aside"), Span(head)
+        yield from (_line(line) for line in rest)
+    if event.tail:
+        yield _line("  last output", "aside")
+        yield from ((Span("    | ", "aside"), Span(printable(line))) for line in event.tail)
+    if event.log:
+        yield Span("  log          ", "aside"), Span(event.log)
+    if event.hint:
+        yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
+
+
+def plan_table(plans: Sequence[Planned], *, everything: bool) -> Iterator[Line]:
+    """Yield a dry run: target, action, how long it took last, and the reasons; then the totals.
+
+    A long list of reasons is cut unless `everything` is asked for.
+    """
+    if not plans:
+        return
+    times = [duration(plan.expected_s) if plan.expected_s is not None else "" for plan in plans]
+    names_width = max(len(plan.target) for plan in plans)
+    actions_width = max(len(ACTIONS[plan.action].text) for plan in plans)
+    longest = max(map(len, times))
+    for plan, time in zip(plans, times, strict=True):
+        action, tone = ACTIONS[plan.action]
+        head = (
+            Span(plan.target.ljust(names_width), "name"),
+            Span(f"  {action.ljust(actions_width)}", tone),
+            *((Span(f"  {time.rjust(longest)}"),) if longest else ()),
+        )
+        if len(plan.reasons) == 1:
+            yield *head, Span(f"  {printable(plan.reasons[0])}")
+            continue
+        yield _trimmed(head)
+        for reason in plan.reasons if everything else plan.reasons[:REASONS_SHOWN]:
+            yield _line(f"    {printable(reason)}")
+        if len(plan.reasons) > REASONS_SHOWN and not everything:
+            yield _line(f"    and {len(plan.reasons) - REASONS_SHOWN} more", "aside")
+    yield _line(_totals(plans), "aside")
+
+
+def _totals(plans: Sequence[Planned]) -> str:
+    """Return a dry run in one line: how many of each action, and the time that the work took last."""
+    counts = [(sum(plan.action == action for plan in plans), words.text) for action, words in ACTIONS.items()]
+    work = [plan.expected_s for plan in plans if plan.action in ("run", "maybe")]
+    told = ", ".join(f"{count} {words}" for count, words in counts if count)
+    if not work:
+        return told
+    known = [seconds for seconds in work if seconds is not None]
+    if not known:
+        return f"{told}; never timed yet"
+    unknown = f", and {len(work) - len(known)} never timed" if len(known) < len(work) else ""
+    return f"{told}; {duration(sum(known))} of work when last built{unknown}"
+
+
+def _trimmed(line: Line) -> Line:
+    """Return a line without blanks at its end."""
+    *kept, last = line
+    trimmed = Span(last.text.rstrip(), last.tone)
+    return (*kept, trimmed) if trimmed.text or not kept else _trimmed(tuple(kept))
+
+
+def _detail(event: TargetEvent) -> Line:
+    """Return a line that a step printed, or the command of a step, with its target before it."""
+    head = Span(f"{event.target} | ", "aside")
+    if isinstance(event, Output):
+        return head, Span(printable(event.line))
+    return head, Span(f"$ {printable(event.command) if isinstance(event, StepStarted) else ''}", "name")
+
+
+def _because(reasons: Sequence[str]) -> Line:
+    """Return the first reason and how many more there are, to stand at the end of a line."""
+    if not reasons:
+        return ()
+    more = f"; {_count(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+    return _line(f" ({printable(reasons[0])}{more})", "aside")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
