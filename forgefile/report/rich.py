@@ -220,7 +220,7 @@ def _times(elapsed: float, expected_s: float | None, *, short: bool) -> str:
     """Return how long a target runs, and how long it did last."""
     if expected_s is None:
         return clock(elapsed)
-    return f"{clock(elapsed)}/{clock(expected_s)}" if short else f"{clock(elapsed)} of {clock(expected_s)}"
+    return f"{clock(elapsed)}{'/' if short else ' of '}{clock(max(expected_s, 1))}"
 
 
 def _cut(row: Text, width: int, *, ascii_only: bool) -> Text:

@@ -1,0 +1,581 @@
+"""The displays, from events to text; no terminal and no clock but the tests' own."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+import forgefile
+from forgefile.errors import ForgeError, UsageError
+from forgefile.events import (
+    Built,
+    Current,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Output,
+    Planned,
+    Restored,
+    Skipped,
+    Started,
+    StepStarted,
+)
+from forgefile.report import Sink, Tee, reporter
+from forgefile.report.json import Json
+from forgefile.report.plain import Plain
+from forgefile.report.rich import Board, Rich
+from forgefile.report.trace import Trace
+from forgefile.report.words import clock, duration, names, printable, size
+
+FAILED = Failed(
+    t=3.0,
+    target="disk.img",
+    message="mke2fs ended with status 1\nand said why",
+    location="Forgefile.py:22",
+    command="mke2fs -d 'a tree' out",
+    tail=("mke2fs 1.47", "[bold]no space[/bold]\x1b[2J left"),
+    log=".forge/logs/disk.img",
+    hint="give the partition a larger size",
+    wall_s=2.1,
+)
+FAILURE_BLOCK = """\
+failed disk.img after 2.1 s: mke2fs ended with status 1
+  and said why
+  declared at  Forgefile.py:22
+  command      mke2fs -d 'a tree' out
+  last output
+    | mke2fs 1.47
+    | [bold]no space[/bold] left
+  log          .forge/logs/disk.img
+  hint         give the partition a larger size
+"""
+SKIPPED = Skipped(t=3.0, target="disk.qcow2", because="disk.img")
+
+
+def finished(status: int = 0, **counts: int) -> Finished:
+    zero = {"built": 0, "restored": 0, "current": 0, "failed": 0, "skipped": 0}
+    return Finished(t=4.0, status=status, wall_s=4.2, **{**zero, **counts})
+
+
+def plain(*events: Event, **how) -> str:
+    stream = io.StringIO()
+    display = Plain(stream, **how)
+    for event in events:
+        display.report(event)
+    display.close()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1, "0.0 s"),
+        (0.04, "0.0 s"),
+        (1.94, "1.9 s"),
+        (21.3, "21.3 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (123, "2 min 3 s"),
+        (3599.7, "1 h 0 min"),
+        (3725, "1 h 2 min"),
+    ],
+)
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_a_counting_clock_has_whole_units():
+    assert [clock(s) for s in (-1, 0.4, 59.4, 59.6, 123)] == ["0 s", "0 s", "59 s", "1 min 0 s", "2 min 3 s"]
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3200, "3.1 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (412 * 1024**2, "412 MiB"),
+        (1536 * 1024**2, "1.5 GiB"),
+        (5000 * 1024**4, "5000 TiB"),
+    ],
+)
+def test_sizes(octets, words):
+    assert size(octets) == words
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("plain", "plain"),
+        ("a\tb", "a       b"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1b(Btext\x1b7", "text"),
+        ("10 %\r 50 %\r100 %\r\n", "100 %"),
+        ("bell\x07 \x9b31mc1\x00\x7f", "bell 31mc1"),
+        ("\u202eright to left\u2066", "right to left"),
+        ("[red]x[/red] :smile:", "[red]x[/red] :smile:"),
+        ("two\nlines", "two lines"),
+        ("", ""),
+    ],
+)
+def test_what_a_program_prints_is_made_harmless(raw, shown):
+    assert printable(raw) == shown
+
+
+def test_enumerations():
+    assert names(["a"]) == "a"
+    assert names(["a", "b"]) == "a and b"
+    assert names(["a", "b", "c", "d"]) == "a, b, c and d"
+    assert names(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("event", "normal", "verbose"),
+    [
+        (Planned(t=0.0, target="a", action="run", reasons=("x",)), "", ""),
+        (Started(t=0.0, target="a"), "building a\n", "building a\n"),
+        (Started(t=0.0, target="a", reasons=("x: changed",)), "building a (x: changed)\n", "building a (x: changed)\n"),
+        (
+            Started(t=0.0, target="a", reasons=("x: changed", "y: new", "z: gone")),
+            "building a (x: changed; 2 more reasons)\n",
+            "building a:\n  x: changed\n  y: new\n  z: gone\n",
+        ),
+        (StepStarted(t=0.0, target="a", command="sort x"), "", "a | $ sort x\n"),
+        (Output(t=0.0, target="a", line="[b]hi\x1b[2J"), "", "a | [b]hi\n"),
+        (Built(t=0.0, target="a", wall_s=21.3, size=214 << 20), *["built a in 21.3 s, 214 MiB\n"] * 2),
+        (Built(t=0.0, target="a", wall_s=1.0, size=5, changed=False), *["built a in 1.0 s, 5 B, same as before\n"] * 2),
+        (Restored(t=0.0, target="a"), "restored a\n", "restored a\n"),
+        (Restored(t=0.0, target="a", reasons=("suite: b → t",)), *["restored a (suite: b → t)\n"] * 2),
+        (Current(t=0.0, target="a", path="a"), "", "a is up to date\n"),
+        (Failed(t=0.0, target="a", message="oh"), "failed a: oh\n", "failed a: oh\n"),
+        (Skipped(t=0.0, target="a", because="the build was stopped"), *["skipped a: the build was stopped\n"] * 2),
+        (Note(t=0.0, message="no overlayfs here"), *["note: no overlayfs here\n"] * 2),
+    ],
+)
+def test_each_event_in_a_log(event, normal, verbose):
+    assert plain(event) == normal
+    assert plain(event, verbosity="verbose") == verbose
+    assert plain(event, verbosity="quiet") == (normal if isinstance(event, Failed) else "")
+
+
+def test_a_failure_tells_all():
+    assert plain(FAILED) == plain(FAILED, verbosity="quiet") == FAILURE_BLOCK
+
+
+def test_a_command_of_several_lines_can_be_pasted():
+    event = Failed(t=0.0, target="a", message="oh", command="sh -c 'echo a\n\techo b'")
+    assert plain(event).splitlines()[1:] == ["  command      sh -c 'echo a", "\techo b'"]
+
+
+def test_skipped_targets_say_what_they_lack():
+    further = Skipped(t=3.0, target="sums", because="disk.qcow2")
+    assert plain(FAILED, SKIPPED, further).removeprefix(FAILURE_BLOCK).splitlines() == [
+        "skipped disk.qcow2: disk.img failed",
+        "skipped sums: disk.qcow2 was skipped",
+    ]
+
+
+def test_the_end_says_what_was_done_and_where_it_lies():
+    told = plain(
+        Built(t=0.0, target="a", wall_s=1.0, size=5, path="/project/a"),
+        Restored(t=0.0, target="b", path="/project/b"),
+        finished(built=1, restored=1, current=4),
+    )
+    assert told.splitlines()[2:] == [
+        "done in 4.2 s: 1 built, 1 restored, 4 up to date",
+        "a is at /project/a",
+        "b is at /project/b",
+    ]
+
+
+def test_the_end_names_what_failed():
+    other = Failed(t=0.0, target="other", message="oh")
+    assert plain(FAILED, other, finished(1, failed=2, skipped=3, built=1)).splitlines()[-2:] == [
+        "failed after 4.2 s: 2 failed, 3 skipped, 1 built",
+        "failed: disk.img and other",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ([Current(t=0.0, target="rootfs"), Current(t=0.0, target="a", path="a")], "a is up to date\n"),
+        ([Current(t=0.0, target="a", path="a"), Current(t=0.0, target="b", path="b")], "a and b are up to date\n"),
+        ([Current(t=0.0, target="rootfs")], "rootfs is up to date\n"),
+        ([], "nothing to do: 1 target up to date\n"),
+    ],
+)
+def test_nothing_to_do_is_one_line(events, told):
+    assert plain(*events, finished(current=1)) == told
+    assert plain(*events, finished(current=1), verbosity="quiet") == ""
+
+
+def test_an_interruption_is_no_failure():
+    assert plain(finished(130, built=1)) == "interrupted after 4.2 s: 1 built\n"
+
+
+PLANS = (
+    Planned(t=0.0, target="packages", action="run", reasons=("packages: + openssh-server",), expected_s=21.3),
+    Planned(t=0.0, target="system", action="maybe", reasons=("packages may change", "overlay/etc/motd: new")),
+    Planned(t=0.0, target="tuned", action="restore", reasons=("option suite: trixie → bookworm",), expected_s=1.0),
+    Planned(t=0.0, target="rootfs", action="none", expected_s=130.0),
+)
+TABLE = """\
+packages  would run              21.3 s  packages: + openssh-server
+system    may run
+    packages may change
+    overlay/etc/motd: new
+tuned     would be restored       1.0 s  option suite: trixie → bookworm
+rootfs    up to date         2 min 10 s
+1 would run, 1 may run, 1 would be restored, 1 up to date; 21.3 s of work when last built, and 1 never timed
+"""
+
+
+def test_a_dry_run_is_a_table():
+    assert plain(*PLANS, finished(), dry_run=True) == TABLE
+    assert plain(*PLANS, dry_run=True) == TABLE, "also when the run was cut short"
+
+
+def test_a_dry_run_cuts_long_lists_of_reasons():
+    event = Planned(t=0.0, target="a", action="run", reasons=tuple(f"file{n}: new" for n in range(47)))
+    assert plain(event, dry_run=True).splitlines()[10:] == [
+        "    file9: new",
+        "    and 37 more",
+        "1 would run; never timed yet",
+    ]
+    assert len(plain(event, dry_run=True, verbosity="verbose").splitlines()) == 49
+
+
+def test_a_dry_run_with_nothing_to_do():
+    assert plain(Planned(t=0.0, target="a", action="none"), dry_run=True) == "a  up to date\n1 up to date\n"
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_object_a_line_with_all_that_is_known():
+    stream = io.StringIO()
+    display = Json(stream)
+    for event in (*PLANS, SKIPPED, FAILED, finished(1, failed=1)):
+        display.report(event)
+    display.close()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert told[0] == {
+        "event": "planned",
+        "t": 0,
+        "target": "packages",
+        "action": "run",
+        "reasons": ["packages: + openssh-server"],
+        "expected_s": 21.3,
+    }
+    assert told[4] == {"event": "skipped", "t": 3.0, "target": "disk.qcow2", "because": "disk.img"}
+    assert told[5].keys() >= {"event", "t", "target", "message", "location", "command", "tail", "log", "hint", "wall_s"}
+    assert told[6].items() >= {"event": "finished", "status": 1, "failed": 1, "skipped": 0, "wall_s": 4.2}.items()
+
+
+def test_json_takes_bytes_that_are_no_text():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Json(stream).report(Output(t=0.0, target="a", line="\udcff é\x1b"))
+    stream.seek(0)
+    assert json.loads(stream.read())["line"] == "\udcff é\x1b"
+
+
+# Trace ---------------------------------------------------------------------------------------------------------------
+
+
+def traced(path, *events: Event) -> list[dict]:
+    display = Trace(path)
+    for event in events:
+        display.report(event)
+    display.close()
+    display.close()
+    assert os.listdir(path.parent) == [path.name]
+    return json.loads(path.read_text())["traceEvents"]
+
+
+def test_a_trace_nests_steps_in_targets(tmp_path):
+    told = traced(
+        tmp_path / "trace.json",
+        Started(t=1.0, target="a", worker=0, reasons=("new",)),
+        Started(t=1.1, target="b", worker=1),
+        StepStarted(t=1.2, target="a", command="one"),
+        StepStarted(t=1.5, target="a", command="two"),
+        Built(t=2.0, target="a", wall_s=1.0, size=7),
+        Failed(t=2.5, target="b", message="oh"),
+        Current(t=2.5, target="c"),
+        finished(1),
+    )
+    slices = {e["name"]: e for e in told if e["ph"] == "X"}
+    assert {name: (e["tid"], e["ts"], e["dur"]) for name, e in slices.items()} == {
+        "a": (1, 1_000_000, 1_000_000),
+        "one": (1, 1_200_000, 300_000),
+        "two": (1, 1_500_000, 500_000),
+        "b": (2, 1_100_000, 1_400_000),
+    }
+    assert slices["a"]["args"].items() >= {"event": "built", "reasons": ["new"], "size": 7}.items()
+    assert {e["args"]["name"] for e in told if e["ph"] == "M" and "name" in e["args"]} == {
+        "forge",
+        "worker 1",
+        "worker 2",
+    }
+    assert {"name", "ph", "ts", "pid", "tid"} <= set.intersection(*(set(e) for e in told))
+
+
+def test_an_interrupted_trace_is_whole(tmp_path):
+    told = traced(
+        tmp_path / "trace.json",
+        Started(t=1.0, target="a"),
+        StepStarted(t=1.5, target="a", command="one"),
+        Output(t=3.0, target="a", line="x"),
+    )
+    ends = {e["name"]: (e["ts"] + e["dur"], e["args"].get("event")) for e in told if e["ph"] == "X"}
+    assert ends == {"a": (3_000_000, "interrupted"), "one": (3_000_000, None)}
+
+
+def test_targets_that_run_at_once_never_share_a_row(tmp_path):
+    told = traced(tmp_path / "t", *(Started(t=float(n), target=f"t{n}", worker=0) for n in range(3)))
+    assert sorted(e["tid"] for e in told if e["ph"] == "X") == [1, 2, 3]
+
+
+def test_a_trace_file_that_cannot_be_is_refused_at_once(tmp_path):
+    for path in (tmp_path / "missing" / "t.json", tmp_path):
+        with pytest.raises(UsageError, match="trace file"):
+            Trace(path)
+
+
+def test_a_trace_that_fails_late_leaves_nothing(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    display = Trace(folder / "t.json")
+    folder.rmdir()
+    with pytest.raises(ForgeError, match="No such file"):
+        display.close()
+    (tmp_path / "d2").mkdir()
+    display = Trace(tmp_path / "d2" / "t.json")
+    (tmp_path / "d2" / "t.json").mkdir()
+    with pytest.raises(ForgeError, match="Is a directory"):
+        display.close()
+    assert os.listdir(tmp_path / "d2") == ["t.json"]
+
+
+# The live display ----------------------------------------------------------------------------------------------------
+
+
+def screen(width: int = 80, **how) -> Console:
+    return Console(file=io.StringIO(), width=width, height=10, force_terminal=True, record=True, **how)
+
+
+def drawn(*events: Event, width: int = 80, now: float = 5.0) -> list[str]:
+    """Return what the live display shows `now` seconds after forge started."""
+    time = [0.0]
+    board = Board(lambda: time[0])
+    for event in events:
+        time[0] = event.t
+        board.note(event)
+    time[0] = now
+    console = screen(width)
+    console.print(board, soft_wrap=False)
+    lines = console.export_text(clear=False).splitlines()
+    assert board.widths == tuple(len(line) for line in lines)
+    return lines
+
+
+RUNNING = (
+    Planned(t=0.0, target="packages", action="run", expected_s=8.0),
+    Planned(t=0.0, target="disk.img", action="maybe", expected_s=2.0),
+    Planned(t=0.0, target="rootfs", action="none", expected_s=60.0),
+    Started(t=1.0, target="packages"),
+    StepStarted(t=1.0, target="packages", command="apt-get install"),
+    Output(t=2.0, target="packages", line="\x1b[1mUnpacking\x07 [red]x[/red] :smile:"),
+    Output(t=2.0, target="packages", line="  "),
+)
+
+
+def test_what_runs_is_shown_with_its_last_line():
+    assert drawn(*RUNNING) == [
+        "packages  4 s of 8 s  Unpacking [red]x[/red] :smile:",
+        "━━━━━━━━━───────────────  40 %  0 of 2 targets  5 s",
+    ]
+    assert "$ apt-get install" in drawn(*RUNNING[:-2])[0]
+
+
+def test_the_bar_counts_what_ended():
+    ended = (*RUNNING, Built(t=3.0, target="packages", wall_s=2.0, size=1))
+    assert drawn(*ended) == ["━━━━━━━━━━━━━━━━━━━─────  80 %  1 of 2 targets  5 s"]
+    everything = (*ended, Current(t=3.0, target="disk.img"))
+    assert "100 %  2 of 2" in drawn(*everything)[0]
+
+
+def test_a_target_never_timed_has_no_expected_time():
+    assert drawn(Started(t=1.0, target="a"), now=64.0)[0] == "a  1 min 3 s"
+
+
+@pytest.mark.parametrize("width", [1, 5, 10, 20, 29, 30, 40, 59, 60, 120])
+def test_no_row_is_wider_than_the_terminal(width):
+    long = Started(t=0.0, target="a/very/long/name/of/a/disk.img", expected_s=100.0)
+    said = Output(t=0.0, target="a/very/long/name/of/a/disk.img", line="漢字 " * 60)
+    console = screen(width)
+    board = Board(lambda: 3.0)
+    for event in (*RUNNING, long, said):
+        board.note(event)
+    console.print(board)
+    assert max(board.widths) < max(width, 2)
+    assert len(console.export_text().splitlines()) == 3
+
+
+def test_more_targets_than_rows():
+    lines = drawn(*(Started(t=0.0, target=f"t{n}") for n in range(20)))
+    assert len(lines) == 9
+    assert lines[-2] == "and 13 more running"
+
+
+def test_the_screen_says_what_a_log_says():
+    console = screen()
+    display = Rich(console.file, console=console, clock=lambda: 0.0)
+    events = (
+        *RUNNING,
+        Built(t=3.0, target="packages", wall_s=2.0, size=214 << 20, path="/[red]p[/red]"),
+        FAILED,
+        SKIPPED,
+        finished(1, built=1, failed=1, skipped=1),
+    )
+    for event in events:
+        display.report(event)
+    display.close()
+    told = console.export_text()
+    for line in plain(*events[len(RUNNING) :]).splitlines():
+        assert line in told
+    assert console.file.getvalue().endswith("packages\x1b[0m is at /[red]p[/red]\n")
+    assert "\x1b[?25h" in console.file.getvalue(), "the cursor is put back"
+
+
+def test_the_screen_gives_the_reason_where_a_target_ends():
+    console = screen()
+    display = Rich(console.file, console=console)
+    display.report(Started(t=0.0, target="a", reasons=("x: changed",)))
+    display.report(Built(t=0.0, target="a", wall_s=1.0, size=1))
+    display.close()
+    assert "built a in 1.0 s, 1 B (x: changed)" in console.export_text()
+
+
+def test_a_quiet_screen_shows_failures_only():
+    console = screen()
+    display = Rich(console.file, console=console, verbosity="quiet")
+    for event in (*RUNNING, FAILED, finished(1)):
+        display.report(event)
+    display.close()
+    assert console.export_text() == FAILURE_BLOCK
+
+
+def test_no_color_leaves_no_colours():
+    console = screen(no_color=True)
+    display = Rich(console.file, console=console, verbosity="quiet")
+    display.report(FAILED)
+    assert "\x1b[1mfailed" in console.file.getvalue()
+    assert "31m" not in console.file.getvalue()
+
+
+def test_a_dry_run_on_a_screen_is_the_same_table():
+    console = screen(200)
+    display = Rich(console.file, console=console, dry_run=True)
+    for event in PLANS:
+        display.report(event)
+    display.close()
+    assert console.export_text() == plain(*PLANS, dry_run=True)
+
+
+def test_nothing_to_do_goes_without_rich():
+    code = """
+import io, sys
+from forgefile.events import Current, Finished
+from forgefile.report import reporter
+stream = io.StringIO()
+display = reporter("rich", stream)
+display.report(Current(t=0.0, target="a", path="a"))
+display.report(Finished(t=0.0, status=0, built=0, restored=0, current=1, failed=0, skipped=0, wall_s=0.1))
+display.close()
+assert stream.getvalue() == "a is up to date\\n", stream.getvalue()
+assert not {"rich", "networkx"} & sys.modules.keys()
+"""
+    package = os.path.dirname(os.path.dirname(forgefile.__file__))
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=package)
+
+
+# The choice, the stream ----------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "form"),
+    [
+        (Terminal(), "xterm", Rich),
+        (Terminal(), "dumb", Plain),
+        (Terminal(), "", Plain),
+        (io.StringIO(), "xterm", Plain),
+    ],
+)
+def test_the_form_fits_the_stream(stream, term, form):
+    assert isinstance(reporter("auto", stream, environ={"TERM": term}), form)
+
+
+def test_a_trace_is_fed_beside_the_display(tmp_path):
+    stream = io.StringIO()
+    display = reporter("json", stream, trace=tmp_path / "t.json")
+    display.report(Started(t=1.0, target="a"))
+    display.close()
+    assert json.loads(stream.getvalue())["target"] == "a"
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+
+
+def test_a_tee_closes_all_even_when_one_cannot_be():
+    closed = []
+
+    class Stubborn(Plain):
+        def close(self) -> None:
+            closed.append(self)
+            raise ForgeError("no")
+
+    display = Tee((Stubborn(io.StringIO()), Stubborn(io.StringIO())))
+    with pytest.raises(ForgeError):
+        display.close()
+    assert len(closed) == 2
+
+
+def test_a_reader_that_left_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as stream:
+        display = Plain(stream)
+        for _ in range(3):
+            display.report(FAILED)
+        display.close()
+
+
+def test_a_log_that_cannot_be_written_is_an_error():
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(OSError, match="no space"):
+        Sink(Full()).write("x")
+
+
+def test_a_character_that_the_stream_lacks_is_escaped():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    Plain(stream).report(Note(t=0.0, message="é → \udcff"))
+    stream.seek(0)
+    assert stream.read() == "note: é \\u2192 \\udcff\n"
