@@ -75,7 +75,8 @@ class Value:
             if value is _REQUIRED:
                 raise self._error(f"needs the field '{name}'")
             if value is not default and not checks[name](value):
-                raise self._error(f"field '{name}': expected {_wanted(cls, name)}, got {_found(value)}")
+                hint = f"write a tuple: {tuple(value.split())!r}" if _is_text_for_tuple(cls, name, value) else None
+                raise self._error(f"field '{name}': expected {_wanted(cls, name)}, got {_found(value)}", hint=hint)
             values[name] = value
         self.check()
 
@@ -159,6 +160,10 @@ def _wanted(cls: type[Value], name: str) -> str:
     return hint
 
 
+def _is_text_for_tuple(cls: type[Value], name: str, value: Any) -> bool:
+    return isinstance(value, str) and _wanted(cls, name).startswith("tuple[")
+
+
 def _found(value: Any) -> str:
     """Return a value in words, with what was probably forgotten."""
     if isinstance(value, Target):
@@ -188,7 +193,7 @@ class Target:
         self.name = name
         self.rule = rule
         self.location = location
-        self.output: Output = type(rule).output
+        self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule)
 
     def __repr__(self) -> str:
@@ -276,7 +281,8 @@ class Sandbox:
 class Cache(Value):
     """A folder that steps of all targets share through the store, to save work and never to decide a result.
 
-    The step sees a copy of its own (hard links) at `path`; what it adds is kept for others when it ends well.
+    The step sees a copy of its own (hard links) at `path`; whole files that it adds are kept for others, however the
+    step ends, but for those in folders named `partial` and files named `lock`.
     """
 
     name: str
@@ -349,6 +355,7 @@ class Call(Step):
     argument: Any = field(default=None, kw_only=False)
     network: bool = False
     tools: tuple[str, ...] = ()
+    caches: tuple[Cache, ...] = ()
 
     @property
     def name(self) -> str:

@@ -49,6 +49,11 @@ class Schedule:
         self._queue: list[Target] = []
         self.running: set[Target] = set()
 
+    @property
+    def busy(self) -> bool:
+        """Something runs or waits for a worker."""
+        return bool(self._queue or self.running)
+
     def state(self, target: Target) -> State:
         """Return where a target stands."""
         return self._state[target]

@@ -1,0 +1,219 @@
+"""Digests of files and trees.
+
+xxh3-128 throughout: it reads as fast as memory, and the store is written by its owner alone. A source's digest is
+taken again only for files whose status (type, mode, size, times, inode) differs from what was seen last.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import xxhash
+
+from forgefile.errors import StoreError
+
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+_RACY_NS = 50_000_000
+"""A file that changed this shortly before it was read may change again within the clock's tick: read it anew."""
+_MARKS = ("user.overlay.", "trusted.overlay.")
+_KEPT_MARKS = ("opaque", "whiteout", "whiteouts")
+
+StatKey = tuple[int, int, int, int, int]
+"""Mode, size, mtime and ctime in nanoseconds, inode: while these are the same, so is the content."""
+Seen = dict[str, tuple[StatKey | None, tuple[str, int, str]]]
+"""What was seen of a source: path below it ("" for itself) → (status, entry of its listing)."""
+
+
+def stat_key(status: os.stat_result) -> StatKey:
+    """Return what decides whether a file has to be read again."""
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def file_digest(path: str) -> str:
+    """Return the digest of a file's content; holes are not read."""
+    digest = xxhash.xxh3_128()
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size <= _CHUNK:
+            digest.update(os.read(descriptor, _CHUNK))
+            return digest.hexdigest()
+        buffer = memoryview(bytearray(_CHUNK))
+        at = 0
+        for begin, end in _extents(descriptor, size):
+            for hole in range(at, begin, _CHUNK):
+                digest.update(_ZEROS if begin - hole >= _CHUNK else _ZEROS[: begin - hole])
+            os.lseek(descriptor, begin, os.SEEK_SET)
+            at = begin
+            while at < end:
+                got = os.readv(descriptor, [buffer[: min(_CHUNK, end - at)]])
+                if not got:
+                    raise StoreError(f"{path} became shorter while it was read")
+                digest.update(buffer[:got])
+                at += got
+        return digest.hexdigest()
+    finally:
+        os.close(descriptor)
+
+
+def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the (begin, end) of a file's data; the last ends, maybe empty, at the file's size."""
+    at = 0
+    while at < size:
+        try:
+            begin = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:
+            break
+        at = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        yield begin, min(at, size)
+    yield size, size
+
+
+# Sources -------------------------------------------------------------------------------------------------------------
+
+
+class Scan(NamedTuple):
+    """A source as it is now."""
+
+    digest: str
+    seen: Seen
+    changed: bool
+    """`seen` differs from what was handed in and is worth keeping."""
+
+
+def scan(path: str, seen: Seen) -> Scan:
+    """Return the digest of a file or folder; `seen` is what an earlier scan saw of it.
+
+    Covers names, types, permission bits, content and link targets; not owners and not times. Raises OSError.
+    """
+    now = time.time_ns()
+    found: Seen = {}
+    changed = _scan_into(found, path, "", seen, now)
+    changed = changed or len(found) != len(seen)
+    total = xxhash.xxh3_128()
+    for name in sorted(found):
+        kind, mode, digest = found[name][1]
+        total.update(f"{name}\0{kind}{mode:o} {digest}\0".encode("utf-8", "surrogateescape"))
+    return Scan(total.hexdigest(), found, changed)
+
+
+def _scan_into(found: Seen, path: str, name: str, seen: Seen, now: int) -> bool:
+    status = os.lstat(path)
+    key, known = stat_key(status), seen.get(name)
+    kind = status.st_mode
+    if stat.S_ISDIR(kind):
+        found[name] = (None, ("d", stat.S_IMODE(kind), ""))
+        changed = known is None or known[1] != found[name][1]
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries]
+        for each in names:
+            below = f"{name}/{each}" if name else each
+            changed = _scan_into(found, f"{path}/{each}", below, seen, now) or changed
+        return changed
+    if known is not None and known[0] == key:
+        found[name] = known
+        return False
+    if stat.S_ISREG(kind):
+        entry = ("f", stat.S_IMODE(kind), file_digest(path))
+    elif stat.S_ISLNK(kind):
+        entry = ("l", 0, os.readlink(path))
+    else:
+        entry = ("p" if stat.S_ISFIFO(kind) else "s", stat.S_IMODE(kind), str(status.st_rdev))
+    fresh = now - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS
+    found[name] = (None if fresh else key, entry)
+    return not fresh or known is None or known[1] != entry
+
+
+# Outputs -------------------------------------------------------------------------------------------------------------
+
+
+class Sealed(NamedTuple):
+    """An output that will not change any more."""
+
+    digest: str
+    size: int
+    """Bytes of content; a hard-linked file counts once."""
+
+
+def seal_file(path: str, epoch: int) -> Sealed:
+    """Give a file output its final mode and time and return its digest, which tells executables from other files.
+
+    Raises `StoreError` when it is no regular file.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        raise StoreError("its steps made no output", hint="a step must write to box.out, or to OUT") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError("its steps made something else than a file where a file belongs")
+    executable = bool(status.st_mode & 0o111)
+    os.chmod(path, 0o755 if executable else 0o644)
+    os.utime(path, (epoch, epoch))
+    return Sealed(file_digest(path) + ("x" if executable else ""), status.st_size)
+
+
+def seal_layer(path: str, epoch: int) -> Sealed:
+    """Cut a layer's times at `epoch` (seconds) and return its digest.
+
+    The digest covers names, types, content, modes, owners, times, extended attributes, devices, link counts and
+    overlayfs' whiteouts; not what overlayfs notes for itself, which is taken away.
+    """
+    walk = _LayerWalk(epoch * 1_000_000_000)
+    walk.entry(os.fsencode(path), b".", os.lstat(path))
+    return Sealed(walk.digest.hexdigest(), walk.size)
+
+
+class _LayerWalk:
+    def __init__(self, epoch_ns: int) -> None:
+        self.digest = xxhash.xxh3_128()
+        self.size = 0
+        self._epoch_ns = epoch_ns
+        self._links: dict[int, bytes] = {}
+
+    def entry(self, path: bytes, name: bytes, status: os.stat_result) -> None:
+        """Take up one entry and, for a folder, what it holds in order of the names."""
+        kind = stat.S_IFMT(status.st_mode)
+        directory = kind == stat.S_IFDIR
+        attributes = self._attributes(path)
+        if directory:
+            with os.scandir(path) as found:
+                entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
+        time_ns = min(status.st_mtime_ns, self._epoch_ns)
+        if status.st_mtime_ns != time_ns:
+            os.utime(path, ns=(time_ns, time_ns), follow_symlinks=False)
+        content = self._content(path, name, status)
+        line = (status.st_mode, status.st_uid, status.st_gid, time_ns, content, attributes)
+        self.digest.update(b"%d\0%b\0%b\0" % (len(name), name, repr(line).encode()))
+        if directory:
+            for each, below in entries:
+                self.entry(path + b"/" + each, name + b"/" + each, below)
+
+    def _content(self, path: bytes, name: bytes, status: os.stat_result) -> object:
+        kind = stat.S_IFMT(status.st_mode)
+        if status.st_nlink > 1 and kind != stat.S_IFDIR:
+            first = self._links.setdefault(status.st_ino, name)
+            if first is not name:
+                return first
+        if kind == stat.S_IFREG:
+            self.size += status.st_size
+            return file_digest(os.fsdecode(path))
+        if kind == stat.S_IFLNK:
+            return os.readlink(path)
+        return status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else None
+
+    def _attributes(self, path: bytes) -> tuple[tuple[str, bytes], ...]:
+        kept = []
+        names = []
+        with suppress(OSError):
+            names = sorted(os.listxattr(path, follow_symlinks=False))
+        for name in names:
+            mark = next((name.removeprefix(prefix) for prefix in _MARKS if name.startswith(prefix)), None)
+            if mark is None or mark in _KEPT_MARKS:
+                kept.append((mark or name, os.getxattr(path, name, follow_symlinks=False)))
+            else:
+                os.removexattr(path, name, follow_symlinks=False)
+        return tuple(kept)

@@ -1,0 +1,22 @@
+"""The folders of a store, relative to it.
+
+| | |
+|---|---|
+| objects/DIGEST | a file output |
+| layers/DIGEST | a layer: what one rule adds to a tree, as overlayfs keeps it |
+| staging/N | a job's folder, while it runs |
+| cache/NAME | what steps share to save work, never to decide a result |
+| logs/FINGERPRINT | what the steps of a target printed |
+| empty | the layer below the lowest |
+| records.sqlite | records and the stat cache |
+| lock | held by the forge that builds |
+"""
+
+OBJECTS = "objects"
+LAYERS = "layers"
+STAGING = "staging"
+CACHE = "cache"
+LOGS = "logs"
+EMPTY = "empty"
+RECORDS = "records.sqlite"
+LOCK = "lock"

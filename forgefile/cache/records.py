@@ -1,0 +1,232 @@
+"""What earlier runs left in SQLite: records of targets, and what was seen of sources, objects and placed files.
+
+Opened without a byte written when all is up to date. After a crash of the machine SQLite may lose the last records,
+never mix them up: what has no record is built again.
+"""
+
+import marshal
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+from forgefile.cache.digest import Seen, StatKey
+from forgefile.errors import StoreError
+from forgefile.fingerprint import Listing, Manifest, decode
+from forgefile.model import Output
+
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS record (fingerprint TEXT PRIMARY KEY, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
+  layers TEXT, size INTEGER, seconds REAL, reasons TEXT, number INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_target ON record (target, number);
+CREATE TABLE IF NOT EXISTS current (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, digest TEXT, data BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listing (digest TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS object (digest TEXT PRIMARY KEY, key BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB) WITHOUT ROWID;
+"""
+
+
+class Result(NamedTuple):
+    """A target's output in the store."""
+
+    kind: Output
+    digest: str
+    """Of a file its content's (with an `x` when it is executable), of a tree its layers'."""
+    layers: tuple[str, ...]
+    """A tree's layers, lowest first; empty for a file."""
+    size: int
+    """Bytes: of a file, or of the content that a tree's top layer adds."""
+
+
+class Record(NamedTuple):
+    """What one build of a target left."""
+
+    fingerprint: str
+    target: str
+    text: str
+    """The manifest, encoded."""
+    result: Result
+    seconds: float
+    reasons: tuple[str, ...] = ()
+    """Why it was built."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the build."""
+        return decode(self.text)
+
+
+class Records:
+    """The records of one store. `path` None keeps them in memory; `read_only` refuses writes silently."""
+
+    def __init__(self, path: str | None, *, read_only: bool = False) -> None:
+        self.read_only = read_only
+        try:
+            self._db = sqlite3.connect(_uri(path, read_only), uri=True, isolation_level=None, timeout=60)
+            if self._version() != _FORMAT:
+                if read_only and path is not None:
+                    raise StoreError(f"the store's records ({path}) are of another version of forge")
+                self._create()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"the store's records ({path}) cannot be used: {error}", hint="forge clean --all starts a new store"
+            ) from error
+
+    def _version(self) -> int:
+        return cast("int", self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _create(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        for table in ("record", "current", "log", "seen", "listing", "object", "placed"):
+            self._db.execute(f"DROP TABLE IF EXISTS {table}")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={_FORMAT}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Make the writes in the block one transaction: all or none."""
+        if not self.read_only:
+            self._write("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if not self.read_only:
+                self._db.execute("ROLLBACK")
+            raise
+        if not self.read_only:
+            self._write("COMMIT")
+
+    def _write(self, statement: str, values: Iterable[Any] = ()) -> None:
+        if self.read_only:
+            return
+        try:
+            self._db.execute(statement, tuple(values))
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the store's records cannot be written: {error}", hint="is the disk full?") from error
+
+    def _row(self, statement: str, *values: str) -> Any:
+        return self._db.execute(statement, values).fetchone()
+
+    # Records of targets
+
+    def find(self, fingerprint: str) -> Record | None:
+        """Return the record of a fingerprint."""
+        return self._record(self._row(f"{_SELECT} WHERE fingerprint=?", fingerprint))
+
+    def current(self, target: str) -> Record | None:
+        """Return the record of the target's latest result, be it built or restored."""
+        return self._record(
+            self._row(f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)", target)
+        )
+
+    @staticmethod
+    def _record(row: Any) -> Record | None:
+        if row is None:
+            return None
+        fingerprint, target, text, kind, digest, layers, size, seconds, reasons = row
+        result = Result(kind, digest, tuple(layers.split()), size)
+        return Record(fingerprint, target, text, result, seconds, tuple(reasons.splitlines()))
+
+    def seconds(self, target: str) -> float | None:
+        """Return how long the target took when it ran last."""
+        row = self._row("SELECT seconds FROM record WHERE target=? ORDER BY number DESC LIMIT 1", target)
+        return None if row is None else float(row[0])
+
+    def remember(self, record: Record) -> None:
+        """Keep a record and make it the current one of its target."""
+        result = record.result
+        self._write(
+            "INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
+            (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
+             result.size, record.seconds, "\n".join(record.reasons)),
+        )  # fmt: skip
+        self.make_current(record.target, record.fingerprint)
+
+    def make_current(self, target: str, fingerprint: str) -> None:
+        """Note that the target's latest result is that of a fingerprint."""
+        self._write("INSERT OR REPLACE INTO current VALUES (?,?)", (target, fingerprint))
+
+    def keep_log(self, target: str, fingerprint: str) -> None:
+        """Note that the latest run of a target, however it ended, was that of a fingerprint."""
+        self._write("INSERT OR REPLACE INTO log VALUES (?,?)", (target, fingerprint))
+
+    def log(self, target: str) -> str | None:
+        """Return the fingerprint of the latest run of a target."""
+        row = self._row("SELECT fingerprint FROM log WHERE target=?", target)
+        return None if row is None else str(row[0])
+
+    def forget(self, fingerprint: str) -> None:
+        """Drop a record whose result is lost."""
+        self._write("DELETE FROM record WHERE fingerprint=?", (fingerprint,))
+
+    def all(self) -> Iterator[Record]:
+        """Yield every record."""
+        for row in self._db.execute(_SELECT):
+            record = self._record(row)
+            if record is not None:
+                yield record
+
+    # What was seen of files
+
+    def seen(self, path: str) -> tuple[str, Seen]:
+        """Return the digest of a source when it was scanned last, and what was seen of it."""
+        row = self._row("SELECT digest, data FROM seen WHERE path=?", path)
+        return ("", {}) if row is None else (row[0], marshal.loads(row[1]))  # noqa: S302  written by us alone
+
+    def keep_seen(self, path: str, digest: str, seen: Seen) -> None:
+        """Keep what a scan saw of a source."""
+        self._write("INSERT OR REPLACE INTO seen VALUES (?,?,?)", (path, digest, marshal.dumps(seen)))
+
+    def keep_listing(self, digest: str, seen: Seen) -> None:
+        """Keep what the source with a digest holds, to tell later what changed in it."""
+        listing = {path: entry for path, (_, entry) in seen.items()}
+        self._write("INSERT OR IGNORE INTO listing VALUES (?,?)", (digest, marshal.dumps(listing)))
+
+    def listing(self, digest: str) -> Listing | None:
+        """Return what the source with a digest held."""
+        row = self._row("SELECT data FROM listing WHERE digest=?", digest)
+        return None if row is None else cast("Listing", marshal.loads(row[0]))  # noqa: S302
+
+    def object_key(self, digest: str) -> StatKey | None:
+        """Return the status that an object had when its content was known to be right."""
+        row = self._row("SELECT key FROM object WHERE digest=?", digest)
+        return None if row is None else cast("StatKey", marshal.loads(row[0]))  # noqa: S302
+
+    def keep_object_key(self, digest: str, key: StatKey | None) -> None:
+        """Keep an object's status, or drop it."""
+        if key is None:
+            self._write("DELETE FROM object WHERE digest=?", (digest,))
+        else:
+            self._write("INSERT OR REPLACE INTO object VALUES (?,?)", (digest, marshal.dumps(key)))
+
+    def placed(self, path: str) -> tuple[str, StatKey] | None:
+        """Return the digest of what was placed at a path, and the status that it had then."""
+        row = self._row("SELECT digest, key FROM placed WHERE path=?", path)
+        return None if row is None else (row[0], marshal.loads(row[1]))  # noqa: S302
+
+    def keep_placed(self, path: str, digest: str, key: StatKey) -> None:
+        """Note what was placed at a path."""
+        self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
+
+
+_SELECT = "SELECT fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons FROM record"
+
+
+def _uri(path: str | None, read_only: bool) -> str:
+    """Return SQLite's name for the file; without a writer at work, reading leaves no trace beside it."""
+    if path is None:
+        return "file::memory:"
+    quoted = "".join(chr(b) if b < 128 and chr(b).isalnum() or b in b"/._-" else f"%{b:02X}" for b in os.fsencode(path))
+    if not read_only:
+        return f"file:{quoted}"
+    return f"file:{quoted}?mode=ro" + ("" if os.path.exists(f"{path}-wal") else "&immutable=1")
+
+

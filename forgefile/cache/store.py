@@ -1,0 +1,268 @@
+"""Where outputs lie, by digest, and how they get there and out again.
+
+A job works in a folder of its own under `staging`. Its output is sealed there (times cut, digest taken) and renamed
+into place: it appears whole or not at all, and only then is the record written. What is left in `staging` by a kill
+is removed by the next run, which holds the lock.
+
+A file output that was asked for is placed beside the Forgefile as a hard link where nothing cheaper is safe: reflink,
+else link, else copy. The status of every object is compared before it is used, so that a file that a user changed is
+noticed and never served or used as input.
+
+After the kill of a *machine* (power cut) objects may be torn, since nothing waits for the disk. Each store notes the
+boot in which it was last written; in another boot every object is digested again before its first use.
+"""
+
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
+from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
+from forgefile.cache.records import Records, Result
+from forgefile.errors import StoreError, UsageError
+from forgefile.model import Output
+
+_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# This folder is forge's store: outputs of earlier builds, which can be built again.\n"
+)
+_FICLONE = 0x40049409
+_DISK_MINIMUM = 64 << 20
+
+
+class Store:
+    """A store on disk; `root` is its absolute path."""
+
+    def __init__(self, root: str, records: Records) -> None:
+        self.root = root
+        self.records = records
+
+    @classmethod
+    def open(cls, root: str, *, read_only: bool = False) -> "Store":
+        """Open a store, made when it is not there. Read-only: nothing is made, a missing store is an empty one.
+
+        Raises `UsageError` when the folder cannot be written.
+        """
+        path = os.path.join(root, RECORDS)
+        if read_only:
+            return cls(root, Records(path if os.path.exists(path) else None, read_only=os.path.exists(path)))
+        if not os.path.exists(path):
+            try:
+                os.makedirs(root, mode=0o700, exist_ok=True)
+                for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
+                    os.makedirs(os.path.join(root, folder), exist_ok=True)
+                with open(os.path.join(root, "CACHEDIR.TAG"), "w", encoding="ascii") as stream:
+                    stream.write(_TAG)
+            except OSError as error:
+                raise UsageError(
+                    f"the store {root} cannot be made: {error.strerror}",
+                    hint="forge keeps its store beside the Forgefile: the folder must be writable",
+                ) from error
+        return cls(root, Records(path))
+
+    # Reading
+
+    def object_path(self, digest: str) -> str:
+        """Return where a file output lies."""
+        return os.path.join(self.root, OBJECTS, digest)
+
+    def layer_path(self, digest: str) -> str:
+        """Return where a layer lies."""
+        return os.path.join(self.root, LAYERS, digest)
+
+    def log_path(self, fingerprint: str) -> str:
+        """Return where the log of a build lies."""
+        return os.path.join(self.root, LOGS, fingerprint)
+
+    def problem(self, result: Result) -> str | None:
+        """Return why a result cannot be used, or None: it lies in the store and is as it was built.
+
+        Only a file whose status is not as noted is read again; one that is damaged leaves the store.
+        """
+        if result.kind == "tree":
+            return None if all(os.path.isdir(self.layer_path(layer)) for layer in result.layers) else "is missing"
+        path = self.object_path(result.digest)
+        try:
+            key = stat_key(os.lstat(path))
+        except FileNotFoundError:
+            return "is missing"
+        if key == self.records.object_key(result.digest):
+            return None
+        if file_digest(path) == result.digest.rstrip("x"):
+            self.records.keep_object_key(result.digest, key)
+            return None
+        if not self.records.read_only:
+            os.unlink(path)
+            self.records.keep_object_key(result.digest, None)
+        return "was changed since it was built"
+
+    def is_placed(self, result: Result, path: str) -> bool:
+        """Tell whether a result lies at its place in the project, unchanged."""
+        placed = self.records.placed(path)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return placed is not None and placed == (result.digest, stat_key(os.lstat(path)))
+        return False
+
+    # Writing
+
+    def stage(self) -> str:
+        """Return a new folder for a job, on the store's file system."""
+        folder = os.path.join(self.root, STAGING)
+        number = 0
+        while True:
+            number += 1
+            with suppress(FileExistsError):
+                os.mkdir(f"{folder}/{number}", 0o700)
+                return f"{folder}/{number}"
+
+    def place(self, result: Result, path: str) -> None:
+        """Put a file output at a path of the project, in place of what was there.
+
+        Raises `UsageError` when a folder is in the way or the place cannot be written.
+        """
+        arriving = f"{path}.forge-arriving"
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if os.path.isdir(path) and not os.path.islink(path):
+                raise UsageError(f"{path} is a folder; the target of that name cannot be placed there")
+            with suppress(FileNotFoundError):
+                os.unlink(arriving)
+            _link_or_copy(self.object_path(result.digest), arriving)
+            os.replace(arriving, path)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(arriving)
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        self.records.keep_placed(path, result.digest, stat_key(os.lstat(path)))
+        self.records.keep_object_key(result.digest, stat_key(os.lstat(self.object_path(result.digest))))
+
+    def sweep(self) -> None:
+        """Remove what killed runs left in staging. Call with the lock held."""
+        for name in os.listdir(os.path.join(self.root, STAGING)):
+            remove_tree(os.path.join(self.root, STAGING, name))
+
+    def refuse_full_disk(self) -> None:
+        """Raise `UsageError` when the disk that holds the store has no room to work."""
+        status = os.statvfs(self.root)
+        free = status.f_bavail * status.f_frsize
+        if free < _DISK_MINIMUM:
+            raise UsageError(
+                f"the disk is full: {free >> 20} MiB are free at {self.root}, forge needs {_DISK_MINIMUM >> 20}",
+                hint="make room there; 'forge clean' removes the results of earlier builds",
+            )
+
+    @contextmanager
+    def lock(self, waits: Callable[[str], None]) -> Iterator[bool]:
+        """Hold the store's lock; when another forge has it, tell its process id to `waits` and wait.
+
+        Yields whether there was a wait, in which the store may have changed.
+        """
+        waited = False
+        with open(os.path.join(self.root, LOCK), "a+", encoding="ascii") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                waits(stream.read().strip() or "unknown")
+                waited = True
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.truncate(0)
+            stream.write(f"{os.getpid()}\n")
+            stream.flush()
+            yield waited
+
+
+class Committed(NamedTuple):
+    """An output that has just come into the store."""
+
+    result: Result
+    key: StatKey | None
+    """The status of a file output's object."""
+
+
+def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None, epoch: int) -> Committed:
+    """Seal what a job left in its staging folder and move it into the store at `root`. Runs in a worker.
+
+    Raises `StoreError` when the job made nothing that its rule promised.
+    """
+    if output == "file":
+        path = f"{staging}/run/out"
+        sealed = seal_file(path, epoch)
+        to = os.path.join(root, OBJECTS, sealed.digest)
+        os.replace(path, to)
+        return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
+    path = f"{staging}/run/out" if base is None else f"{staging}/upper"
+    sealed = seal_layer(path, epoch)
+    try:
+        os.rename(path, os.path.join(root, LAYERS, sealed.digest))
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
+    layers = (*(base or ()), sealed.digest)
+    return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
+
+
+def tree_digest(layers: tuple[str, ...]) -> str:
+    """Return the digest of a tree, which is that of its stack of layers."""
+    import xxhash  # noqa: PLC0415
+
+    return xxhash.xxh3_128_hexdigest(" ".join(layers))
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    """Make `to` a file with the content of `source`, sharing its blocks where that is safe."""
+    with open(source, "rb") as old:
+        status = os.fstat(old.fileno())
+        with open(to, "xb") as new:
+            try:
+                fcntl.ioctl(new, _FICLONE, old.fileno())
+            except OSError:
+                pass
+            else:
+                os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
+                os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                return
+    os.unlink(to)
+    if status.st_nlink == 1:
+        with suppress(OSError):
+            os.link(source, to)
+            return
+    _copy_sparse(source, to, status)
+
+
+def _copy_sparse(source: str, to: str, status: os.stat_result) -> None:
+    """Copy a file and leave its holes holes."""
+    with open(source, "rb") as old, open(to, "xb") as new:
+        os.truncate(new.fileno(), status.st_size)
+        at = 0
+        while at < status.st_size:
+            try:
+                at = os.lseek(old.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
+            while at < end:
+                moved = os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
+                if not moved:
+                    raise StoreError(f"{source} became shorter while it was copied")
+                at += moved
+    os.chmod(to, stat.S_IMODE(status.st_mode))
+    os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file, or a folder and all in it, also folders whose mode forbids it."""
+    if os.path.islink(path) or not os.path.isdir(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    for parent, folders, _ in os.walk(path):
+        for folder in folders:
+            if not os.path.islink(f"{parent}/{folder}"):
+                os.chmod(f"{parent}/{folder}", 0o700)
+    shutil.rmtree(path)

@@ -1,0 +1,184 @@
+"""From argv to the engine. The only place that prints errors and decides the exit status.
+
+Status: 0 done; 1 a target failed; 2 usage or Forgefile; 3 a bug in forge; 130 interrupted. Everything that a build
+with nothing to do does not need is imported where it is used.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from forgefile.errors import ForgeError, UsageError
+from forgefile.forge import VERBS
+
+_BEGAN = time.monotonic()
+_EPILOG = """\
+commands:
+  build TARGET…       build targets and what they need (the default command)
+  list                list the targets and options that the Forgefile declares
+  why TARGET…         say why a target would be built, or why it was built last
+  log TARGET          print what the last run of a target printed
+  export TREE DEST    write a tree to a folder, or to DEST.tar
+  clean [TARGET…]     remove results, so that they are built again
+  doctor              say what this machine lacks, and the line that mends it
+
+examples:
+  forge               build what the Forgefile calls its default
+  forge disk.img      build one target and all that it needs
+  forge 'arm64/*'     build all targets whose name matches
+  forge -n disk.img   say what would be built, and why
+  forge -D suite=trixie disk.img
+"""
+_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run forge with an argument list (that of the process by default) and return the exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _main(arguments)
+    except ForgeError as error:
+        _flush()
+        sys.stderr.write(described(error))
+        return error.status
+    except BrokenPipeError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001  whatever gets here is our fault, and the user has to be told
+        import traceback  # noqa: PLC0415
+
+        _flush()
+        sys.stderr.write(f"{traceback.format_exc()}forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
+        return 3
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def described(error: ForgeError) -> str:
+    """Return an error as text: where, what, the Forgefile's own line, and the hint."""
+    where = f"{error.location}: " if error.location else ""
+    text = f"forge: {where}{error.message}\n"
+    if error.location:
+        with suppress(OSError, IndexError), open(error.location.file, encoding="utf-8", errors="replace") as stream:
+            text += f"  {error.location.line:>4} | {stream.readlines()[error.location.line - 1].rstrip()}\n"
+    if error.hint:
+        text += f"  hint: {error.hint}\n"
+    return text
+
+
+def _main(arguments: list[str]) -> int:
+    verb, rest = _verb(arguments)
+    options = _parser(verb).parse_intermixed_args(rest)
+    if options.directory:
+        try:
+            os.chdir(options.directory)
+        except OSError as error:
+            raise UsageError(f"{options.directory}: {error.strerror}") from None
+    if verb == "build":
+        return _build(options)
+    from forgefile import verbs  # noqa: PLC0415
+
+    return verbs.run(verb, options)
+
+
+def _verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """Take the verb out of the arguments: the first word that is neither an option nor its value."""
+    skip = False
+    for index, word in enumerate(arguments):
+        if skip:
+            skip = False
+        elif word == "--":
+            break
+        elif word.startswith("-") and word != "-":
+            skip = word in _VALUED
+        elif word in VERBS:
+            return word, arguments[:index] + arguments[index + 1 :]
+        else:
+            break
+    return "build", arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of one verb's arguments."""
+    parser = _Parser(
+        prog="forge" if verb == "build" else f"forge {verb}",
+        description="Build operating system images: only what changed, and say why." if verb == "build" else None,
+        usage="forge [OPTION…] [COMMAND] [TARGET…]" if verb == "build" else None,
+        epilog=_EPILOG if verb == "build" else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=True,
+    )
+    add = parser.add_argument
+    add("-C", "--directory", metavar="DIR", help="change to DIR first")
+    add("-f", "--file", metavar="FILE", default="Forgefile.py", help="read FILE instead of Forgefile.py")
+    add("-D", "--define", metavar="NAME=VALUE", action="append", default=[], help="set an option of the Forgefile")
+    if verb == "build":
+        add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
+        add("-n", "--dry-run", action="store_true", help="say what would be done and why; do nothing")
+        add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
+        add("-k", "--keep-going", action="store_true", help="after a failure build what does not need the failed target")
+        add("-q", "--quiet", action="store_true", help="print failures only")
+        add("-v", "--verbose", action="store_true", help="print what the steps print")
+        add("--json", action="store_true", help="print one JSON object for each event")
+        add("--trace", metavar="FILE", help="write a timeline that Perfetto (ui.perfetto.dev) opens")
+        from forgefile import __version__  # noqa: PLC0415
+
+        add("--version", action="version", version=f"forge {__version__}")
+        return parser
+    from forgefile import verbs  # noqa: PLC0415
+
+    verbs.arguments(verb, parser)
+    return parser
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)
+
+
+def _build(options: argparse.Namespace) -> int:
+    """Build, or say what would be built."""
+    from forgefile import engine  # noqa: PLC0415
+    from forgefile.report import reporter  # noqa: PLC0415
+
+    project = engine.Project.open(options.file, options.define, read_only=options.dry_run)
+    wanted = project.graph.select(options.words)
+    form = "json" if options.json else "auto"
+    verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
+    display = reporter(form, sys.stdout, verbosity=verbosity, dry_run=options.dry_run, trace=options.trace)  # type: ignore[arg-type]
+
+    def clock() -> float:
+        return time.monotonic() - _BEGAN
+
+    try:
+        if options.dry_run:
+            for event in engine.planned(project.planner, project.planner.plan(wanted), clock()):
+                display.report(event)
+            return 0
+        jobs = options.jobs or len(os.sched_getaffinity(0))
+        settings = engine.Settings(jobs, options.keep_going)
+        return engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
+    finally:
+        display.close()
+        project.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The process pool: jobs in, results out.
+
+Each worker is a process that takes one job at a time, forks a process for the job's namespaces, then seals and commits
+what it made. Steps' output streams to the parent while they run. When forge ends, however it ends, the kernel ends
+its workers, their jobs and everything that these started; so does `Pool.close`. Workers are forked before forge starts a thread.
+"""
+
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+from forgefile import linux
+from forgefile.cache.store import Committed, commit, remove_tree
+from forgefile.errors import ForgeError
+from forgefile.sandbox import Job, StepFailed, run
+
+_LINE_LIMIT = 2_000
+_TAIL_LINES = 15
+
+
+class StepBegan(NamedTuple):
+    """A step of a job begins."""
+
+    number: int
+    command: str
+
+
+class Printed(NamedTuple):
+    """Lines that a step printed."""
+
+    lines: tuple[str, ...]
+
+
+class JobResult(NamedTuple):
+    """How a job ended: `committed`, or why not."""
+
+    seconds: float
+    committed: Committed | None = None
+    failed: StepFailed | None = None
+    tail: tuple[str, ...] = ()
+
+
+Message = StepBegan | Printed | JobResult
+
+
+class Pool:
+    """`size` worker processes; a slot is the number of one of them."""
+
+    def __init__(self, size: int) -> None:
+        self._context = get_context("fork")
+        self._workers: dict[int, tuple[Any, Connection]] = {}
+        self._busy: dict[int, float] = {}
+        for slot in range(size):
+            self._start(slot)
+
+    def _start(self, slot: int) -> None:
+        ours, theirs = self._context.Pipe()
+        others = [connection for _, connection in self._workers.values()]
+        process = self._context.Process(target=_work, args=(theirs, [ours, *others]), name=f"forge worker {slot}")
+        process.start()
+        theirs.close()
+        self._workers[slot] = process, ours
+
+    @property
+    def free(self) -> list[int]:
+        """The slots of workers that have no job."""
+        return [slot for slot in self._workers if slot not in self._busy]
+
+    def submit(self, slot: int, job: Job) -> None:
+        """Give a job to a free worker."""
+        self._busy[slot] = time.monotonic()
+        self._workers[slot][1].send_bytes(pickle.dumps(job))
+
+    def messages(self, timeout: float | None = None) -> Iterator[tuple[int, Message]]:
+        """Wait until some worker has something to say and yield it; a dead worker is replaced and its job failed."""
+        connections = {self._workers[slot][1]: slot for slot in self._busy}
+        for connection in wait(list(connections), timeout):
+            slot = connections[connection]  # type: ignore[index]  # wait returns what it was given
+            try:
+                message: Message = pickle.loads(self._workers[slot][1].recv_bytes())  # noqa: S301  our own child
+            except (EOFError, OSError):
+                message = self._replace(slot)
+            if isinstance(message, JobResult):
+                del self._busy[slot]
+            yield slot, message
+
+    def _replace(self, slot: int) -> JobResult:
+        process, connection = self._workers[slot]
+        process.join()
+        connection.close()
+        self._start(slot)
+        how = f"its worker was killed ({signal.Signals(-process.exitcode).name})" if process.exitcode < 0 else "its worker ended"
+        hint = "the machine may be out of memory" if process.exitcode == -signal.SIGKILL else None
+        return JobResult(time.monotonic() - self._busy[slot], failed=StepFailed("", how, hint))
+
+    def close(self) -> None:
+        """End all workers and, with them, everything that they run."""
+        for process, connection in self._workers.values():
+            connection.close()
+            process.kill()
+        for process, _ in self._workers.values():
+            process.join()
+        self._workers.clear()
+        self._busy.clear()
+
+
+def _work(connection: Connection, foreign: list[Connection]) -> None:
+    """Be a worker until the parent hangs up."""
+    linux.die_with_parent()
+    os.setsid()
+    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signal_number, signal.SIG_DFL)
+    for other in foreign:
+        other.close()
+    with suppress(EOFError, OSError):
+        while True:
+            job: Job = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
+            connection.send_bytes(pickle.dumps(_do(job, connection)))
+    os._exit(0)
+
+
+def _do(job: Job, connection: Connection) -> JobResult:
+    """Run a job in a process of its own, commit its output and leave no staging behind."""
+    begin = time.monotonic()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        _job_process(job, connection, write)
+    os.close(write)
+    with open(read, "rb") as stream:
+        said = stream.read()
+    _, status = os.waitpid(child, 0)
+    failed, tail, committed = None, (), None
+    if said:
+        failed, tail = pickle.loads(said)  # noqa: S301
+    else:
+        failed = StepFailed("", f"its sandbox ended unexpectedly (status {os.waitstatus_to_exitcode(status)})", None)
+    if failed is None:
+        try:
+            committed = commit(job.store, job.staging, job.output, job.base, job.epoch)
+        except ForgeError as error:
+            failed = StepFailed("", error.message, error.hint)
+        except OSError as error:
+            failed = StepFailed("", f"its output cannot be stored: {error}", None)
+    remove_tree(job.staging)
+    return JobResult(time.monotonic() - begin, committed, failed, tail)
+
+
+def _job_process(job: Job, connection: Connection, write: int) -> None:
+    """Run the steps; say how it went through `write`. Never returns."""
+    linux.die_with_parent()
+    log = _Log(job, connection)
+    try:
+        failed = run(job, log.printed, log.began)
+    except ForgeError as error:
+        failed = StepFailed("", error.message, error.hint)
+    except OSError as error:
+        failed = StepFailed("", str(error), "is the disk full?" if error.errno == 28 else None)  # noqa: PLR2004  ENOSPC
+    log.close()
+    os.write(write, pickle.dumps((failed, log.tail if failed else ())))
+    os._exit(0)
+
+
+class _Log:
+    """What a job's steps print: all of it into the log file, line by line to the parent."""
+
+    def __init__(self, job: Job, connection: Connection) -> None:
+        self._file = open(job.log, "wb", buffering=0)  # noqa: SIM115  lives as long as the process
+        self._connection = connection
+        self._rest = b""
+        self._tail: list[str] = []
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        return tuple(self._tail)
+
+    def began(self, number: int, command: str) -> None:
+        self._flush()
+        self._file.write(f"+ {command}\n".encode("utf-8", "surrogateescape"))
+        self._tail.clear()
+        self._connection.send_bytes(pickle.dumps(StepBegan(number, command)))
+
+    def printed(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        if len(self._rest) > _LINE_LIMIT:
+            lines.append(self._rest)
+            self._rest = b""
+        self._send(lines)
+
+    def close(self) -> None:
+        self._flush()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._rest:
+            self._send([self._rest])
+            self._rest = b""
+
+    def _send(self, raw: list[bytes]) -> None:
+        lines = tuple(line[:_LINE_LIMIT].decode("utf-8", "replace") for line in raw if line.strip())
+        if lines:
+            self._tail = [*self._tail, *lines][-_TAIL_LINES:]
+            self._connection.send_bytes(pickle.dumps(Printed(lines)))

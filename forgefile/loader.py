@@ -1,0 +1,77 @@
+"""From a Forgefile and options to a graph.
+
+The Forgefile is run as the module `Forgefile`; its one function `build` receives a `Forge`. Whatever goes wrong in it
+is told with the Forgefile's line and without forge's own frames.
+"""
+
+import os
+import sys
+import traceback
+import types
+from collections.abc import Mapping
+
+from forgefile.errors import ForgeError, ForgefileError, UsageError
+from forgefile.forge import Forge
+from forgefile.graph import Graph
+from forgefile.location import Location
+
+NAME = "Forgefile.py"
+
+
+def load(path: str, settings: Mapping[str, str]) -> Graph:
+    """Evaluate the Forgefile at an absolute path with the `-D` settings.
+
+    Raises `UsageError` when it is not there, `ForgefileError` when it is wrong.
+    """
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read()
+    except IsADirectoryError:
+        raise UsageError(f"{os.path.relpath(path)} is a folder, not a Forgefile") from None
+    except OSError as error:
+        raise UsageError(
+            f"{os.path.relpath(path)}: {error.strerror}",
+            hint="write a Forgefile.py here, or name one with -f FILE or its folder with -C DIR",
+        ) from None
+    root = os.path.dirname(path)
+    module = types.ModuleType("Forgefile")
+    module.__file__ = path
+    sys.modules["Forgefile"] = module
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    forge = Forge(root, settings)
+    try:
+        exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102  the Forgefile is Python
+        build = getattr(module, "build", None)
+        if not callable(build):
+            raise ForgefileError(
+                "it defines no function build(forge)", location=Location(((path, 1),)), hint="def build(forge: Forge) -> None: …"
+            )
+        build(forge)
+        return forge.graph()
+    except ForgeError:
+        raise
+    except SyntaxError as error:
+        where = Location(((error.filename or path, error.lineno or 1),))
+        shown = f"\n    {error.text.rstrip()}" if error.text else ""
+        raise ForgefileError(f"{error.msg}{shown}", location=where) from error
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        raise ForgefileError(f"{type(error).__name__}: {error}", location=_place(error, path)) from error
+
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether an exception was raised by forge's own code, and so is a bug of forge."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename.startswith(_PACKAGE) and len(frames) > 1
+
+
+def _place(error: BaseException, path: str) -> Location:
+    """Return where outside forge an exception came from."""
+    frames = [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
+    theirs = [frame for frame in frames if not frame[0].startswith((_PACKAGE, "<frozen"))]
+    return Location(tuple(reversed(theirs)) or ((path, 1),))

@@ -1,0 +1,192 @@
+"""What is to be done about each target: the pure core asked about the files and records of this project.
+
+A target's manifest is known as soon as its inputs are. Unaware of how steps are run.
+"""
+
+import os
+from collections.abc import Collection
+from typing import NamedTuple
+
+from forgefile import host
+from forgefile.cache.digest import Seen, scan
+from forgefile.cache.records import Record, Result
+from forgefile.cache.store import Store
+from forgefile.errors import ForgeError, ForgefileError, UsageError
+from forgefile.fingerprint import SANDBOX, Manifest, canonical, fingerprint
+from forgefile.graph import Graph, inputs
+from forgefile.model import Sandbox, Source, Step, Target, tools
+from forgefile.plan import Decision, Known, decide, undecided
+
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class Described(NamedTuple):
+    """What a target's rule says: its steps, and what they see and use."""
+
+    steps: tuple[Step, ...]
+    texts: tuple[str, ...]
+    """The steps in canonical JSON."""
+    scratched: tuple[Target, ...]
+    """The input trees that are shown writable."""
+    tools: tuple[tuple[str, str], ...]
+    """(name, path) of host programs and data files."""
+
+
+class Planner:
+    """Plans the targets of one graph in one store; `root` is the project folder, `epoch` in seconds."""
+
+    def __init__(self, root: str, graph: Graph, store: Store, epoch: int) -> None:
+        self.root = root
+        self.epoch = epoch
+        self.results: dict[Target, Result] = {}
+        """Of the targets that need not run, or have run."""
+        self.manifests: dict[Target, Manifest] = {}
+        self._graph = graph
+        self._store = store
+        self._records = store.records
+        self._described: dict[Target, Described] = {}
+        self._digests: dict[str, str] = {}
+        self._seen: dict[str, Seen] = {}
+
+    def plan(self, wanted: Collection[Target]) -> dict[Target, Decision]:
+        """Decide about targets and all that they need, as far as can be told before anything runs; inputs first.
+
+        Raises `UsageError` when a host tool or a source is missing.
+        """
+        self.results.clear()
+        self._digests.clear()
+        closure = self._graph.closure(wanted)
+        for target in closure:
+            self.describe(target)
+        decisions: dict[Target, Decision] = {}
+        for target in closure:
+            dirty = tuple(needed.name for needed in inputs(target) if needed not in self.results)
+            decisions[target] = undecided(dirty) if dirty else self.decide(target, placed=target in wanted)
+        return decisions
+
+    def expected(self, target: Target) -> float | None:
+        """Return how many seconds a target took last, if it ever ran."""
+        return self._records.seconds(target.name)
+
+    def place_of(self, target: Target) -> str:
+        """Return the path of the project at which a file target is placed."""
+        return os.path.join(self.root, target.name)
+
+    def describe(self, target: Target) -> Described:
+        """Ask a target's rule for its steps, once, and find the tools that they use."""
+        if target not in self._described:
+            box = Sandbox()
+            steps, texts = _steps(target, box)
+            names = dict.fromkeys(name for step in steps for name in tools(step))
+            found = {name: host.find(name) for name in names}
+            if missing := [name for name, path in found.items() if path is None]:
+                raise host.missing_error(missing, target.name, target.location)
+            pairs = tuple((name, path) for name, path in found.items() if path is not None)
+            self._described[target] = Described(steps, texts, tuple(box.scratched), pairs)
+        return self._described[target]
+
+    def decide(self, target: Target, *, placed: bool) -> Decision:
+        """Decide about a target whose inputs are known; note its result when it need not run.
+
+        `placed`: it was asked for, so that a file output has to lie at its place, too.
+        """
+        manifest = self.manifests[target] = self._manifest(target)
+        current = self._records.current(target.name)
+        wanted = fingerprint(manifest)
+        found = current if current and current.fingerprint == wanted else self._records.find(wanted)
+        lost = self._store.problem(found.result) if found else None
+        known = Known(
+            last=current.manifest if current and (current is not found or lost) else None,
+            current=found is not None and current is found,
+            available=found is not None and lost is None,
+            lost=lost,
+        )
+        decision = decide(manifest, known, self._records.listing)
+        if found is None or lost is not None:
+            return decision
+        self.results[target] = found.result
+        if decision.action == "none" and placed and target.output == "file":
+            return self._decide_place(target, found) or decision
+        return decision
+
+    def _decide_place(self, target: Target, record: Record) -> Decision | None:
+        path = self.place_of(target)
+        if self._store.is_placed(record.result, path):
+            return None
+        there = "was changed since it was built" if os.path.lexists(path) else "is not there"
+        return Decision("restore", (f"{target.name} {there}",))
+
+    def _manifest(self, target: Target) -> Manifest:
+        """Return what decides a target whose inputs are known."""
+        described = self.describe(target)
+        return Manifest(
+            output=target.output,
+            epoch=self.epoch,
+            steps=described.texts,
+            inputs=tuple(
+                (a.path, self._source_digest(a, target)) if isinstance(a, Source) else (a.name, self.results[a].digest)
+                for a in target.inputs
+            ),
+            tools=tuple((name.removeprefix(_PACKAGE_PARENT), self.digest(path)) for name, path in described.tools),
+            sandbox=(str(SANDBOX), *(tree.name for tree in described.scratched)),
+        )
+
+    def _source_digest(self, source: Source, target: Target) -> str:
+        try:
+            return self.digest(self.source_path(source))
+        except OSError as error:
+            raise UsageError(
+                f"the source '{source.path}' of target '{target.name}' cannot be read: {error.strerror}",
+                location=target.location,
+            ) from error
+
+    def source_path(self, source: Source) -> str:
+        """Return where a source lies."""
+        return os.path.normpath(os.path.join(self.root, source.path))
+
+    def digest(self, path: str) -> str:
+        """Return the digest of a source or tool as it was when this run first looked at it. Raises OSError."""
+        if path not in self._digests:
+            self._digests[path] = self._scan(path)
+        return self._digests[path]
+
+    def changed_meanwhile(self, target: Target) -> str | None:
+        """Return the source of a target that is no longer what it was when its manifest was made, or None."""
+        for source in target.inputs:
+            if isinstance(source, Source):
+                path = self.source_path(source)
+                try:
+                    same = self._scan(path) == self._digests[path]
+                except OSError:
+                    same = False
+                if not same:
+                    return source.path
+        return None
+
+    def listings(self, target: Target) -> dict[str, Seen]:
+        """Return by digest what the source folders of a target hold."""
+        paths = [self.source_path(source) for source in target.inputs if isinstance(source, Source)]
+        return {self._digests[path]: self._seen[path] for path in paths}
+
+    def _scan(self, path: str) -> str:
+        real = os.path.realpath(path)
+        digest, seen = self._records.seen(real)
+        found = scan(real, seen)
+        if found.changed or found.digest != digest:
+            self._records.keep_seen(real, found.digest, found.seen)
+        self._seen[path] = found.seen
+        return found.digest
+
+
+def _steps(target: Target, box: Sandbox) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    """Return the steps of a target's rule, as values and in canonical JSON."""
+    try:
+        steps = tuple(target.rule.steps(box))
+        return steps, tuple(canonical(step) for step in steps)
+    except ForgeError:
+        raise
+    except Exception as error:
+        rule = type(target.rule).__name__
+        raise ForgefileError(
+            f"target '{target.name}': {rule}.steps failed: {type(error).__name__}: {error}", location=target.location
+        ) from error

@@ -1,0 +1,58 @@
+"""Bring a Debian tree into the state that is the same whenever it is made. Runs inside the tree.
+
+What two installations of the same packages differ in, as measured for mmdebstrap, debootstrap and apt in bookworm and
+trixie: logs, caches, the machine's identity and the keys that packages make for it.
+"""
+
+import glob
+import os
+from contextlib import suppress
+
+from forgefile.cache.store import remove_tree
+
+_REMOVED = (
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/ssh/ssh_host_*_key.pub",
+    "/var/cache/apt/*.bin",
+    "/var/cache/apt/archives/*.deb",
+    "/var/cache/apt/archives/lock",
+    "/var/cache/apt/archives/partial",
+    "/var/cache/debconf/*-old",
+    "/var/cache/ldconfig/aux-cache",
+    "/var/lib/apt/lists/*",
+    "/var/lib/dbus/machine-id",
+    "/var/lib/dpkg/*-old",
+    "/var/lib/systemd/catalog/database.new",
+    "/var/lib/systemd/random-seed",
+    "/var/log/alternatives.log",
+    "/var/log/apt/*",
+    "/var/log/bootstrap.log",
+    "/var/log/dpkg.log",
+)
+_EMPTIED = ("/dev", "/tmp", "/var/tmp")
+
+
+def settle(_: object) -> None:
+    """Remove what differs from run to run or belongs to one machine only.
+
+    The machine id becomes an empty file, which systemd fills on the first boot (machine-id(5)). SSH host keys are
+    removed: an image must not give the same key to every machine.
+    """
+    for pattern in _REMOVED:
+        for path in glob.glob(pattern):
+            remove_tree(path)
+    for folder in _EMPTIED:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for name in os.listdir(folder):
+                remove_tree(f"{folder}/{name}")
+    if os.path.lexists("/etc/machine-id") or os.path.isdir("/etc/systemd"):
+        with open("/etc/machine-id", "w", encoding="ascii"):
+            pass
+
+
+def forget_host(_: object) -> None:
+    """Remove what a bootstrap tool copied from the host: its resolver and its name."""
+    with suppress(FileNotFoundError):
+        os.unlink("/etc/resolv.conf")
+    with open("/etc/hostname", "w", encoding="ascii") as stream:
+        stream.write("localhost\n")

@@ -1,0 +1,493 @@
+"""Make the file systems of a disk, each straight into its place in the image file.
+
+No loop device and no mount: mke2fs and mkfs.vfat write at an offset; what cannot is made in a file beside the image
+and copied without its holes. Everything that a kernel or a clock would choose is fixed: ids, hash seeds, times, the
+order of names. Unaware of partition tables and boot loaders.
+"""
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from forgefile.errors import BuildError
+from forgefile.model import Value
+from forgefile.programs.process import Job, Process
+from forgefile.units import align_up
+
+BLOCK = 4096
+MIB = 1 << 20
+
+
+class Filesystem(Value):
+    """What `write` makes, as plain data. `uuid` is 8-4-4-4-12 digits, for vfat 8 digits."""
+
+    kind: Literal["ext4", "vfat", "swap", "btrfs", "xfs"]
+    uuid: str
+    label: str = ""
+    features: tuple[str, ...] = ()
+    inode_ratio: int = 16384
+    reserved_percent: int = 0
+    fat_bits: int = 0
+
+
+class Region(NamedTuple):
+    """A place in the image: the file, the first byte, the number of bytes, and the disk's bytes per sector."""
+
+    image: str
+    start: int
+    size: int
+    sector: int
+
+
+class Content(NamedTuple):
+    """What a file system must hold: inodes, and blocks of 4096 bytes (a hole counts as data)."""
+
+    inodes: int
+    blocks: int
+    bytes: int
+
+
+# What a folder holds -------------------------------------------------------------------------------------------------
+
+
+def walk(root: str) -> Iterator[tuple[bytes, os.stat_result, int]]:
+    """Return (path, status, bytes of directory entries) of all below `root` and itself; hard links once."""
+    folders = [os.fsencode(root)]
+    seen: set[tuple[int, int]] = set()
+    while folders:
+        folder = folders.pop()
+        listing = 24
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                listing += (8 + len(entry.name) + 3) & ~3
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.path)
+                    continue
+                if status.st_nlink > 1:
+                    identity = (status.st_dev, status.st_ino)
+                    if identity in seen:
+                        continue
+                    seen.add(identity)
+                yield entry.path, status, 0
+        yield folder, os.lstat(folder), listing
+
+
+_INODE_ATTRIBUTES = 80
+"""Bytes of extended attributes that surely fit an inode of 256 bytes; more take a block."""
+_LISTING = BLOCK - 72
+"""Bytes of directory entries that surely fit a directory's block."""
+_FAST_LINK = 60
+"""A symbolic link of that many bytes or more takes a block."""
+
+
+def measure(root: str) -> Content:
+    """Return what ext4 needs to hold a folder. Sizes count and not blocks used here: those are the host's business."""
+    inodes = blocks = size = 0
+    for path, status, listing in walk(root):
+        inodes += 1
+        mode = status.st_mode
+        if stat.S_ISREG(mode):
+            data = -(-status.st_size // BLOCK)
+            size += status.st_size
+            blocks += data + data // BLOCK + (data > 4 * 32768)
+        elif stat.S_ISDIR(mode):
+            blocks += max(1, -(-listing // _LISTING))
+        elif stat.S_ISLNK(mode) and status.st_size >= _FAST_LINK:
+            blocks += 1
+        blocks += _attribute_blocks(path)
+    return Content(inodes, blocks, size)
+
+
+def _attribute_blocks(path: bytes) -> int:
+    names = os.listxattr(path, follow_symlinks=False)
+    if not names:
+        return 0
+    sizes = (20 + len(name) + align_up(len(os.getxattr(path, name, follow_symlinks=False)), 4) for name in names)
+    return int(sum(sizes) > _INODE_ATTRIBUTES)
+
+
+def size_for(filesystem: Filesystem, source: str, free: int) -> int:
+    """Return the bytes that a partition needs to hold a folder and `free` bytes more: whole MiB."""
+    match filesystem.kind:
+        case "ext4":
+            return _ext4_size(measure(source), free, filesystem)
+        case "vfat":
+            return _vfat_size(source, free)
+        case "btrfs":
+            content = measure(source)
+            return max(SMALLEST["btrfs"], align_up(content.blocks * BLOCK * 5 // 4 + free + 64 * MIB, MIB))
+        case "xfs":
+            content = measure(source)
+            return max(SMALLEST["xfs"], align_up(content.blocks * BLOCK * 21 // 20 + free + 96 * MIB, MIB))
+        case "swap":
+            return align_up(max(free, MIB), MIB)
+
+
+SMALLEST = {"ext4": 256 << 10, "vfat": 64 << 10, "swap": 40 << 10, "btrfs": 110 * MIB, "xfs": 300 * MIB}
+"""The fewest bytes that each kind can be made in."""
+
+
+# ext4 ----------------------------------------------------------------------------------------------------------------
+
+_MKE2FS_CONFIG = """[defaults]
+	base_features = none
+	default_mntopts = acl,user_xattr
+	enable_periodic_fsck = 0
+	blocksize = 4096
+	inode_size = 256
+	inode_ratio = 16384
+[fs_types]
+	ext4 = {
+	}
+"""
+"""In place of /etc/mke2fs.conf: what the host's administrator likes must not show in an image."""
+
+EXT4_FEATURES = (
+    "has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
+    "dir_nlink,extra_isize,metadata_csum"
+)
+"""What GRUB 2.06 and every kernel since 3.18 can read."""
+
+
+def _journal_blocks(blocks: int) -> int:
+    """Return the size of the journal of a file system of so many blocks; 0: too small for one."""
+    for limit, journal in ((2048, 0), (32768, 1024), (262144, 4096), (524288, 8192), (4194304, 16384)):
+        if blocks < limit:
+            return journal
+    return 32768
+
+
+def _superblocks(groups: int) -> int:
+    """Return how many groups hold a copy of the superblock: 0, 1 and the powers of 3, 5 and 7 (sparse_super)."""
+    held = {0, 1} if groups > 1 else {0}
+    for base in (3, 5, 7):
+        power = base
+        while power < groups:
+            held.add(power)
+            power *= base
+    return len(held)
+
+
+def _inodes(blocks: int, content: Content, filesystem: Filesystem) -> int:
+    return max(content.inodes + content.inodes // 8 + 64, blocks * BLOCK // filesystem.inode_ratio)
+
+
+def _ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
+    """Return the bytes of the smallest ext4 that holds `content` and `free`, in steps of 1 MiB.
+
+    Counted as mke2fs lays a file system out: bitmaps and inode table of each group, superblocks with group
+    descriptors and room for 1024 times more of them, journal, a reserve for the index of large folders.
+    """
+    need = content.blocks + content.blocks // 200 + 24 + -(-free // BLOCK)
+    need = need * 100 // (100 - filesystem.reserved_percent) if filesystem.reserved_percent else need
+    blocks = need
+    while True:
+        groups = -(-blocks // 32768)
+        table = -(-_inodes(blocks, content, filesystem) // groups // 16) + 1
+        descriptors = 1 + -(-groups // 64) + min(1024, 16 * groups)
+        around = groups * (2 + table) + _superblocks(groups) * descriptors + _journal_blocks(blocks) + 64
+        enough = align_up(need + around, MIB // BLOCK)
+        if enough <= blocks:
+            return blocks * BLOCK
+        blocks = enough
+
+
+def mke2fs(filesystem: Filesystem, source: str, region: Region, inodes: int | None) -> tuple[str, ...]:
+    """Return the command that makes an ext4 with a folder's content in its place."""
+    journal = _journal_blocks(region.size // BLOCK) * BLOCK // MIB
+    features = ",".join((EXT4_FEATURES, *filesystem.features, *(() if journal else ("^has_journal",))))
+    extended = (
+        f"offset={region.start},hash_seed={filesystem.uuid},root_owner=0:0,"
+        "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
+    )
+    return (
+        *("mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-b", str(BLOCK), "-I", "256"),
+        *(("-N", str(inodes)) if inodes else ("-i", str(filesystem.inode_ratio))),
+        *("-m", str(filesystem.reserved_percent), "-U", filesystem.uuid),
+        *(("-L", filesystem.label) if filesystem.label else ()),
+        *(("-J", f"size={journal}") if journal else ()),
+        *("-E", extended, "-d", source, region.image, f"{region.size // 1024}k"),
+    )
+
+
+def clock_commands(count: int, epoch: int) -> str:
+    """Return what debugfs must do so that an ext4's first `count` inodes have `epoch` as change and access time.
+
+    mke2fs takes both from the source, where no program can set the former. (From e2fsprogs 1.47.1 on mke2fs limits
+    times itself; that does no harm here.) Inode 2 is the root folder, 11 is the first that is not reserved.
+    """
+    lines = (f"sif <{inode}> ctime @{epoch}\nsif <{inode}> atime @{epoch}\n" for inode in (2, *range(11, count + 1)))
+    return "".join(lines)
+
+
+class Superblock(NamedTuple):
+    """What is read of an ext4's superblock (kernel, Documentation/filesystems/ext4/super.rst)."""
+
+    inodes: int
+    free_blocks: int
+    free_inodes: int
+
+    @classmethod
+    def read(cls, region: Region) -> "Superblock":
+        """Return the superblock of the ext4 in a region."""
+        with open(region.image, "rb") as image:
+            image.seek(region.start + 1024)
+            inodes, _, _, free_blocks, free_inodes = struct.unpack("<5I", image.read(20))
+        return cls(inodes, free_blocks, free_inodes)
+
+
+def _ext4(filesystem: Filesystem, source: str, region: Region, tmp: str, epoch: int) -> Job:
+    config = f"{tmp}/mke2fs.conf"
+    with open(config, "w") as file:
+        file.write(_MKE2FS_CONFIG)
+    env = {"E2FSPROGS_FAKE_TIME": str(epoch), "MKE2FS_CONFIG": config, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        yield Process(mke2fs(filesystem, source, region, None), env=env)
+    except BuildError:
+        needed = _ext4_size(measure(source), 0, filesystem)
+        if needed > region.size:
+            raise TooSmallError(needed) from None
+        raise
+    made = Superblock.read(region)
+    commands, errors = f"{tmp}/debugfs", f"{tmp}/debugfs.log"
+    with open(commands, "w") as file:
+        file.write(clock_commands(made.inodes - made.free_inodes, epoch))
+    argv = ("debugfs", "-w", "-f", commands, f"{region.image}?offset={region.start}")
+    yield Process(argv, env=env, stdout="/dev/null", stderr=errors)
+    with open(errors) as file:
+        told = [line for line in file if not line.startswith("debugfs ")]
+    if told:
+        raise BuildError(f"debugfs could not set the times in the file system: {told[0].strip()}")
+
+
+class TooSmallError(BuildError):
+    """A region cannot hold its content; `needed` is the bytes that can."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__("the file system is too small for its content")
+        self.needed = needed
+
+
+# FAT -----------------------------------------------------------------------------------------------------------------
+
+_FAT32_FROM = {512: 512 * MIB, 4096: 260 * MIB}
+_NOT_IN_FAT = set(':*?"<>|\\')
+
+
+def _fat_bits(filesystem: Filesystem, region: Region) -> int:
+    """Return the width of the table: FAT32 needs 65525 clusters and so a certain size, which sectors decide."""
+    if filesystem.fat_bits:
+        return filesystem.fat_bits
+    if region.size >= _FAT32_FROM[region.sector]:
+        return 32
+    return 16 if region.size >= 4 * MIB * region.sector // 512 else 12
+
+
+def mkfs_vfat(filesystem: Filesystem, region: Region) -> tuple[str, ...]:
+    """Return the command that makes an empty FAT in its place. `--invariant` first: it sets an id itself."""
+    bits, first = _fat_bits(filesystem, region), str(region.start // region.sector)
+    return (
+        *("mkfs.vfat", "--invariant", "-i", filesystem.uuid.replace("-", ""), "-S", str(region.sector)),
+        *("-F", str(bits)),
+        *(("-s", "1") if region.sector == BLOCK else ()),
+        *(("-n", filesystem.label) if filesystem.label else ()),
+        *("-h", first, "--offset", first, region.image, str(region.size // 1024)),
+    )
+
+
+def fat_folders(source: str) -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
+    """Return (path below the source, folders, files) of each folder, sorted; refuse what FAT cannot hold."""
+    for path, folders, files in os.walk(source, followlinks=False):
+        folders.sort()
+        below = os.path.relpath(path, source)
+        names: dict[str, str] = {}
+        for name in sorted((*folders, *files)):
+            shown = os.path.normpath(f"{below}/{name}")
+            mode = os.lstat(f"{path}/{name}").st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BuildError(f"a FAT file system holds files and folders only, and not {shown}")
+            if _NOT_IN_FAT & set(name) or name != name.rstrip(". ") or not name.isprintable():
+                raise BuildError(f"a FAT file system cannot hold the name {shown!r}")
+            if (other := names.setdefault(name.casefold(), name)) != name:
+                raise BuildError(f"a FAT file system does not tell {shown} from {other}")
+        yield "" if below == "." else f"{below}/", tuple(folders), tuple(sorted(files))
+
+
+def _vfat_size(source: str, free: int) -> int:
+    """Return the bytes of a FAT that holds a folder: clusters of at most 8 KiB, two tables of 4 bytes a cluster."""
+    cluster = 8192
+    used = 64
+    for path, folders, files in fat_folders(source):
+        entries = sum(2 + len(name) // 13 for name in (*folders, *files)) + 2
+        used += -(-entries * 32 // cluster)
+        used += sum(-(-os.lstat(f"{source}/{path}{name}").st_size // cluster) for name in files)
+    return max(MIB, align_up((used * cluster + free) * 257 // 256 + MIB // 2, MIB))
+
+
+def _vfat(filesystem: Filesystem, source: str, region: Region, epoch: int) -> Job:
+    folders = tuple(fat_folders(source))
+    yield Process(mkfs_vfat(filesystem, region), stdout="/dev/null")
+    place = f"{region.image}@@{region.start}"
+    env = {
+        "MTOOLSRC": "/dev/null",
+        "MTOOLS_SKIP_CHECK": "1",
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "SOURCE_DATE_EPOCH": str(epoch),
+    }
+    try:
+        for path, inner, files in folders:
+            if inner:
+                yield Process(("mmd", "-i", place, *(f"::/{path}{name}" for name in inner)), env=env)
+            if files:
+                names = (f"{source}/{path}{name}" for name in files)
+                yield Process(("mcopy", "-m", "-i", place, *names, f"::/{path}"), env=env)
+    except BuildError:
+        needed = _vfat_size(source, 0)
+        if needed > region.size:
+            raise TooSmallError(needed) from None
+        raise
+
+
+# Made beside the image and copied ------------------------------------------------------------------------------------
+
+
+def copy_sparse(source: str, region: Region) -> None:
+    """Copy a file into a region, without its holes; the kernel shares or copies the blocks."""
+    from_, to = os.open(source, os.O_RDONLY), os.open(region.image, os.O_WRONLY)
+    try:
+        end = os.fstat(from_).st_size
+        if end > region.size:
+            raise TooSmallError(end)
+        position = 0
+        while position < end:
+            try:
+                position = os.lseek(from_, position, os.SEEK_DATA)
+            except OSError:
+                return
+            hole = os.lseek(from_, position, os.SEEK_HOLE)
+            while position < hole:
+                done = os.copy_file_range(from_, to, hole - position, position, region.start + position)
+                position += done
+                if not done:
+                    raise BuildError(f"{source} became shorter while it was copied")
+    finally:
+        os.close(from_)
+        os.close(to)
+
+
+def _swap(filesystem: Filesystem, region: Region, tmp: str) -> Job:
+    beside = _beside(region, tmp)
+    label = ("-L", filesystem.label) if filesystem.label else ()
+    yield Process(("mkswap", "-q", "-U", filesystem.uuid, "-p", str(BLOCK), *label, beside), stdout="/dev/null")
+    _take(beside, region)
+
+
+def mkfs_btrfs(filesystem: Filesystem, source: str, image: str) -> tuple[str, ...]:
+    """Return the command that makes a Btrfs with a folder's content."""
+    return (
+        *("mkfs.btrfs", "-q", "-f", "-U", filesystem.uuid, "-s", str(BLOCK)),
+        *(("-L", filesystem.label) if filesystem.label else ()),
+        *(("-O", ",".join(filesystem.features)) if filesystem.features else ()),
+        *("--rootdir", source, image),
+    )
+
+
+def _btrfs(filesystem: Filesystem, source: str, region: Region, tmp: str) -> Job:
+    beside = _beside(region, tmp)
+    yield Process(mkfs_btrfs(filesystem, source, beside))
+    _take(beside, region)
+
+
+def mkfs_xfs(filesystem: Filesystem, prototype: str, region: Region, image: str) -> tuple[str, ...]:
+    """Return the command that makes an XFS of what a prototype file (mkfs.xfs(8), -p) names."""
+    return (
+        *("mkfs.xfs", "-q", "-f", "-m", f"uuid={filesystem.uuid}", "-s", f"size={region.sector}", "-b", "size=4096"),
+        *(("-L", filesystem.label) if filesystem.label else ()),
+        *("-p", prototype, image),
+    )
+
+
+def xfs_prototype(source: str) -> str:
+    """Return the prototype of a folder; refuse what a prototype cannot say."""
+    lines = ["/", "0 0"]
+    _prototype(source, "/", "", lines)
+    return "\n".join((*lines, ""))
+
+
+_PROTOTYPE_TYPES = {
+    stat.S_IFREG: "-",
+    stat.S_IFDIR: "d",
+    stat.S_IFLNK: "l",
+    stat.S_IFCHR: "c",
+    stat.S_IFBLK: "b",
+    stat.S_IFIFO: "p",
+}
+
+
+def _prototype(path: str, below: str, name: str, lines: list[str]) -> None:
+    status = os.lstat(path)
+    kind = _PROTOTYPE_TYPES.get(stat.S_IFMT(status.st_mode))
+    mode = status.st_mode
+    if kind is None or mode & stat.S_ISVTX or name != "".join(name.split()) or not name.isprintable() or name == "$":
+        raise BuildError(f"mkfs.xfs cannot be told of {below!r} in a prototype file")
+    if os.listxattr(path, follow_symlinks=False):
+        raise BuildError(f"mkfs.xfs cannot be told of the extended attributes of {below} in a prototype file")
+    if status.st_nlink > 1 and kind != "d":
+        raise BuildError(f"mkfs.xfs cannot be told of hard links such as {below} in a prototype file")
+    flags = ("u" if mode & stat.S_ISUID else "-") + ("g" if mode & stat.S_ISGID else "-")
+    words = [name, f"{kind}{flags}{mode & 0o777:03o}", str(status.st_uid), str(status.st_gid)]
+    match kind:
+        case "-":
+            words.append(path)
+        case "l":
+            words.append(os.readlink(path))
+        case "c" | "b":
+            words += [str(os.major(status.st_rdev)), str(os.minor(status.st_rdev))]
+    lines.append(" ".join(words).lstrip())
+    if kind == "d":
+        for inner in sorted(os.listdir(path)):
+            _prototype(f"{path}/{inner}", f"{below.rstrip('/')}/{inner}", inner, lines)
+        lines.append("$")
+
+
+def _xfs(filesystem: Filesystem, source: str, region: Region, tmp: str) -> Job:
+    beside, prototype = _beside(region, tmp), f"{tmp}/prototype"
+    with open(prototype, "w") as file:
+        file.write(xfs_prototype(source))
+    yield Process(mkfs_xfs(filesystem, prototype, region, beside))
+    _take(beside, region)
+
+
+def _beside(region: Region, tmp: str) -> str:
+    """Return the path of a new empty file of the region's size."""
+    path = f"{tmp}/filesystem"
+    with open(path, "wb") as file:
+        file.truncate(region.size)
+    return path
+
+
+def _take(beside: str, region: Region) -> None:
+    copy_sparse(beside, region)
+    os.unlink(beside)
+
+
+def write(filesystem: Filesystem, source: str, region: Region, tmp: str, epoch: int) -> Job:
+    """Make a file system that holds what the folder `source` does; `tmp` is a folder of its own.
+
+    Raises `TooSmallError` when the content does not fit.
+    """
+    match filesystem.kind:
+        case "ext4":
+            return _ext4(filesystem, source, region, tmp, epoch)
+        case "vfat":
+            return _vfat(filesystem, source, region, epoch)
+        case "swap":
+            return _swap(filesystem, region, tmp)
+        case "btrfs":
+            return _btrfs(filesystem, source, region, tmp)
+        case "xfs":
+            return _xfs(filesystem, source, region, tmp)

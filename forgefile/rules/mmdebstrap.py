@@ -1,0 +1,78 @@
+"""The rule `Mmdebstrap`: a Debian root file system from a mirror."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
+from forgefile.programs.debian import forget_host, settle
+
+_VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "standard")
+_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~=/_*?!()|-]*")
+
+
+class Mmdebstrap(Rule):
+    """Make a root file system of a Debian suite with mmdebstrap(1).
+
+    - `suite`: a release by name (`bookworm`) or class (`stable`).
+    - `arch`: Debian architecture; default the host's. Another one needs qemu-user-static with binfmt on the host.
+    - `mirrors`: URLs, or whole lines as in sources.list(5); default what mmdebstrap knows for the suite:
+      deb.debian.org, with updates and security for a stable release.
+    - `components`: default `("main",)`. Only for mirrors that are URLs.
+    - `variant`: what is installed beside what is named: `apt` (default), `minbase`, `important`, `standard`, …
+    - `include`: packages, in mmdebstrap's words.
+    - `keyring`: a source with the mirror's keys; default the host's debian-archive-keyring.
+    - `apt_options`: configuration lines such as `Acquire::http::Proxy "…";`, for this step and not kept in the tree.
+    - `dpkg_options`: the same for dpkg, such as `path-exclude=/usr/share/man/*`, kept in the tree.
+    - `environment`: variables for maintainer scripts.
+
+    Signatures are always checked. Packages are downloaded once for all targets of a store. The tree has no logs, no
+    package lists, no device nodes and no machine id.
+    """
+
+    output = "tree"
+
+    suite: str
+    arch: str | None = None
+    mirrors: tuple[str, ...] = ()
+    components: tuple[str, ...] = ("main",)
+    variant: str = "apt"
+    include: tuple[str, ...] = ()
+    keyring: Source | None = None
+    apt_options: tuple[str, ...] = ()
+    dpkg_options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+
+    def check(self) -> None:
+        """Refuse names that are none."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9./+-]*", self.suite):
+            raise self.refuse("suite", f"{self.suite!r} is no name of a Debian suite")
+        if self.variant not in _VARIANTS:
+            raise self.refuse("variant", f"there is no variant {self.variant!r}", f"choose from: {', '.join(_VARIANTS)}")
+        for package in self.include:
+            if not _WORD.fullmatch(package):
+                raise self.refuse("include", f"{package!r} is no name of a package")
+
+    def steps(self, box: Sandbox) -> Iterable[Step]:
+        """Run mmdebstrap with the shared folders of packages and lists, and settle what it leaves."""
+        debs, lists = f"{box.tmp}/deb", f"{box.tmp}/lists"
+        lend = (
+            'mkdir -p "$1/var/cache/apt/archives" "$1/var/lib/apt/lists"'
+            f' && mount --bind {debs} "$1/var/cache/apt/archives" && mount --bind {lists} "$1/var/lib/apt/lists"'
+        )
+        argv = ["mmdebstrap", "--mode=root", f"--variant={self.variant}", f"--components={','.join(self.components)}"]
+        argv += [f"--skip={what}" for what in ("download/empty", "essential/unlink", "cleanup/apt", "output/dev")]
+        argv += [f"--setup-hook={lend}", "--aptopt=APT::Sandbox::User \"root\"", "--aptopt=Acquire::Retries \"3\""]
+        argv += [f"--include={','.join(self.include)}"] if self.include else []
+        argv += [f"--architectures={self.arch}"] if self.arch else []
+        argv += [f"--keyring={box.path(self.keyring)}"] if self.keyring else []
+        argv += [f"--aptopt={line}" for line in self.apt_options] + [f"--dpkgopt={line}" for line in self.dpkg_options]
+        yield Run(
+            (*argv, self.suite, box.out, *self.mirrors),
+            network=True,
+            env={"DEBIAN_FRONTEND": "noninteractive", **self.environment},
+            tools=() if self.keyring else (_KEYRING,),
+            caches=(Cache(name="deb", path=debs), Cache(name="lists", path=lists)),
+        )
+        yield Call(forget_host, root=box.out)
+        yield Call(settle, root=box.out)
