@@ -141,6 +141,7 @@ _MKE2FS_CONFIG = """[defaults]
 	inode_ratio = 16384
 [fs_types]
 	ext4 = {
+		features = has_journal
 	}
 """
 """In place of /etc/mke2fs.conf: what the host's administrator likes must not show in an image."""
