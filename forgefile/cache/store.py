@@ -211,7 +211,7 @@ def tree_digest(layers: tuple[str, ...]) -> str:
     """Return the digest of a tree, which is that of its stack of layers."""
     import xxhash  # noqa: PLC0415
 
-    return xxhash.xxh3_128_hexdigest(" ".join(layers))
+    return xxhash.xxh3_128_hexdigest(" ".join(layers).encode())
 
 
 def _link_or_copy(source: str, to: str) -> None:
