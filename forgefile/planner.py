@@ -12,7 +12,7 @@ from forgefile.cache.digest import Seen, scan
 from forgefile.cache.records import Record, Result
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
-from forgefile.fingerprint import SANDBOX, Manifest, canonical, fingerprint
+from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint
 from forgefile.graph import Graph, inputs
 from forgefile.model import Sandbox, Source, Step, Target, tools
 from forgefile.plan import Decision, Known, decide, undecided
@@ -101,7 +101,7 @@ class Planner:
             available=found is not None and lost is None,
             lost=lost,
         )
-        decision = decide(manifest, known, self._records.listing)
+        decision = decide(manifest, known, self._listing)
         if found is None or lost is not None:
             return decision
         self.results[target] = found.result
@@ -167,6 +167,13 @@ class Planner:
         """Return by digest what the source folders of a target hold."""
         paths = [self.source_path(source) for source in target.inputs if isinstance(source, Source)]
         return {self._digests[path]: self._seen[path] for path in paths}
+
+    def _listing(self, digest: str) -> Listing | None:
+        """Return what the source folder with a digest holds, or held."""
+        for path, known in self._digests.items():
+            if known == digest:
+                return {name: entry for name, (_, entry) in self._seen[path].items()}
+        return self._records.listing(digest)
 
     def _scan(self, path: str) -> str:
         real = os.path.realpath(path)

@@ -17,7 +17,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -108,7 +108,29 @@ class Store:
             return placed is not None and placed == (result.digest, stat_key(os.lstat(path)))
         return False
 
+    def is_as_placed(self, path: str) -> bool:
+        """Tell whether what lies at a path of the project is what forge put there."""
+        placed = self.records.placed(path)
+        with suppress(FileNotFoundError):
+            return placed is not None and placed[1] == stat_key(os.lstat(path))
+        return False
+
     # Writing
+
+    def discard(self, targets: Collection[str] | None) -> None:
+        """Forget results (None: all) and remove what then belongs to no record. Call with the lock held."""
+        with self.records.together():
+            for record in list(self.records.all()):
+                if targets is None or record.target in targets:
+                    self.records.forget(record.fingerprint)
+        kept = list(self.records.all())
+        files = {record.result.digest for record in kept if record.result.kind == "file"}
+        layers = {layer for record in kept for layer in record.result.layers}
+        logs = {record.fingerprint for record in kept}
+        for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs)):
+            for name in os.listdir(os.path.join(self.root, folder)):
+                if name not in used:
+                    remove_tree(os.path.join(self.root, folder, name))
 
     def stage(self) -> str:
         """Return a new folder for a job, on the store's file system."""
@@ -232,11 +254,12 @@ def _link_or_copy(source: str, to: str) -> None:
         with suppress(OSError):
             os.link(source, to)
             return
-    _copy_sparse(source, to, status)
+    copy_file(source, to)
 
 
-def _copy_sparse(source: str, to: str, status: os.stat_result) -> None:
-    """Copy a file and leave its holes holes."""
+def copy_file(source: str, to: str) -> None:
+    """Copy a file to a path that is not there yet, with its mode and time, and leave its holes holes."""
+    status = os.stat(source)
     with open(source, "rb") as old, open(to, "xb") as new:
         os.truncate(new.fileno(), status.st_size)
         at = 0

@@ -254,8 +254,8 @@ def _declared(root: Node) -> set[bytes]:
     return paths
 
 
-def _line(path: bytes, node: Node) -> str | None:
-    """Return the line of tmpfiles.d(5) that makes a node, or None for a socket, which is nothing without its server."""
+def _line(path: bytes, node: Node) -> str | None:  # noqa: PLR0911  one return for each type
+    """Return the line of tmpfiles.d(5) that makes a node; None for a socket, which is nothing without its server."""
     device = f"{os.major(node.device)}:{os.minor(node.device)}"
     owned = f"{_quoted(path)} {stat.S_IMODE(node.mode):04o} {node.uid} {node.gid} -"
     match stat.S_IFMT(node.mode):
@@ -409,7 +409,7 @@ class _Repository:
         """Write all that a folder holds and return the checksums of its content and of itself."""
         files: list[tuple[bytes, Node]] = []
         for path, node in _entries(b"", root):
-            if not stat.S_IFMT(node.mode) in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
+            if stat.S_IFMT(node.mode) not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
                 shown = os.fsdecode(path)
                 raise BuildError(f"{shown}: OSTree holds files, folders and symbolic links only", hint="remove it")
             _check_text(path, path)

@@ -107,10 +107,12 @@ _VHDX_PAGE_83 = uuid.UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
 
 
 def _fix_vhdx(image: BinaryIO, seed: bytes) -> None:
-    """Change the ids in both headers and in the metadata, and clear the log, which has been written back."""
-    for offset in _VHDX_HEADERS:
-        header = bytearray(_get(image, offset, 4096))
+    """Change the ids in both headers and in the metadata, and clear the log, whose content is in place."""
+    headers = [(offset, bytearray(_get(image, offset, 4096))) for offset in _VHDX_HEADERS]
+    headers.sort(key=lambda item: struct.unpack_from("<Q", item[1], 8))
+    for number, (offset, header) in enumerate(headers, 1):  # the one with the higher number is in force
         _expect(header[:4] == b"head" and header[48:64] == bytes(16), "VHDX")
+        struct.pack_into("<Q", header, 8, number)
         header[16:32], header[32:48] = _id(seed, "vhdx file").bytes_le, _id(seed, "vhdx data").bytes_le
         header[4:8] = bytes(4)
         struct.pack_into("<I", header, 4, _crc32c(header))

@@ -46,7 +46,7 @@ class Command(Rule):
     stdout: bool = False
     """Whether the output is what the program writes to its standard output. Default: no, it writes to `OUT`."""
     output: Output = "file"  # type: ignore[misc]  # for this rule alone, each value says what it makes
-    """`file`: `OUT` is not there yet and has to be a file in the end. `tree`: `OUT` is an empty folder. Default: file."""
+    """`file`: `OUT` is not there yet and has to be a file in the end. `tree`: it is an empty folder. Default: file."""
     env: Mapping[str, str] = {}
     """Variables beside those that every step has. Default: none."""
     network: bool = False

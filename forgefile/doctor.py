@@ -1,0 +1,103 @@
+"""What a machine lacks, and the one line that mends it."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+
+from forgefile import host, linux, loader
+from forgefile.model import Sandbox, tools
+
+_RULES_TOOLS = ("mmdebstrap", "debootstrap", "sfdisk", "mke2fs", "debugfs", "mkfs.vfat", "mcopy", "grub-mkimage",
+                "/usr/lib/grub/i386-pc/kernel.img", "/usr/lib/grub/x86_64-efi/kernel.img", "qemu-img", "ostree", "tar",
+                "/usr/share/keyrings/debian-archive-keyring.gpg")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a line for each thing that is looked at; return 0 when nothing is missing."""
+    path = os.path.abspath(options.file)
+    if os.path.exists(path):
+        needed = _needed(path, options.define)
+        sys.stdout.write(f"host tools that {os.path.relpath(path)} needs\n")
+    else:
+        needed = dict.fromkeys(_RULES_TOOLS)
+        sys.stdout.write("host tools of the rules that come with forge (there is no Forgefile here)\n")
+    missing = [tool for tool in needed if host.find(tool) is None]
+    for tool in needed:
+        _line(tool not in missing, tool, host.find(tool) or f"missing: package {host.package(tool) or 'unknown'}")
+    sys.stdout.write("this machine\n")
+    well = [_line(*check()) for check in (_root, _namespaces, _overlay, _disk)]
+    if line := host.install_line(missing):
+        sys.stdout.write(f"\nto mend it:\n  {line}\n")
+    sys.stdout.write("\nall is well\n" if all(well) and not missing else "")
+    return 0 if all(well) and not missing else 1
+
+
+def _line(well: bool, what: str, words: str) -> bool:
+    sys.stdout.write(f"  {'ok ' if well else 'NO '} {what:<44} {words}\n")
+    return well
+
+
+def _needed(path: str, definitions: list[str]) -> dict[str, None]:
+    """Return the host tools that the targets of a Forgefile use."""
+    settings = dict(definition.partition("=")[::2] for definition in definitions)
+    graph = loader.load(path, settings)
+    found: dict[str, None] = {}
+    for target in graph.targets.values():
+        for step in target.rule.steps(Sandbox()):
+            found.update(dict.fromkeys(tool for tool in tools(step) if not tool.endswith(".py")))
+    return found
+
+
+def _root() -> tuple[bool, str, str]:
+    if os.geteuid() == 0:
+        return True, "root", "forge runs as root"
+    return False, "root", "forge needs root for now: run it as root, or in a container as root"
+
+
+def _namespaces() -> tuple[bool, str, str]:
+    everything = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+    problem = _tried(lambda: linux.unshare(everything))
+    return not problem, "namespaces", problem or "mount, PID, network, IPC and UTS namespaces can be made"
+
+
+def _overlay() -> tuple[bool, str, str]:
+    with tempfile.TemporaryDirectory(dir="." if os.access(".", os.W_OK) else None) as folder:
+        for name in ("lower", "empty", "upper", "work", "at"):
+            os.mkdir(os.path.join(folder, name))
+
+        def attempt() -> None:
+            linux.unshare(linux.CLONE_NEWNS)
+            linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+            os.chdir(folder)
+            linux.mount("forge", "at", "overlay", 0, "userxattr,lowerdir=lower:empty,upperdir=upper,workdir=work")
+            linux.make_read_only("at")
+
+        problem = _tried(attempt)
+    words = "trees can be stacked in this folder's file system"
+    return not problem, "overlayfs", f"{problem}: put the project on ext4, xfs or btrfs" if problem else words
+
+
+def _disk() -> tuple[bool, str, str]:
+    status = os.statvfs(".")
+    free = status.f_bavail * status.f_frsize
+    return free > 4 << 30, "disk", f"{free >> 30} GiB are free here; a Debian image with its layers takes 2 to 4"
+
+
+def _tried(attempt: Callable[[], None]) -> str | None:
+    """Try something in a process of its own; return what went wrong."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        with suppress(OSError):
+            try:
+                attempt()
+            except OSError as error:
+                os.write(write, (error.strerror or str(error)).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with open(read, "rb") as stream:
+        return stream.read().decode() or None

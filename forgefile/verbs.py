@@ -1,0 +1,218 @@
+"""The commands beside `build`: each from parsed arguments to an exit status. Printed to standard output."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from forgefile import engine
+from forgefile.cache.layout import CACHE
+from forgefile.cache.store import Store, remove_tree
+from forgefile.errors import UsageError
+from forgefile.graph import inputs
+from forgefile.model import Target
+from forgefile.plan import Decision
+from forgefile.report import words
+
+_ABOUT = {
+    "list": "List the targets and options that the Forgefile declares.",
+    "why": "Say why targets would be built now, or, of those that are up to date, why they were built last.",
+    "log": "Print what the last run of a target printed, whether it succeeded or not.",
+    "export": "Write a tree to a folder that is not there yet, or to DEST.tar; or a file target to a file.",
+    "clean": "Remove the results of targets (default: all), placed files too, so that they are built again.",
+    "doctor": "Say what this machine lacks for the Forgefile (or, without one, for all rules) and how to mend it.",
+}
+
+
+def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Add a verb's own arguments to its parser."""
+    parser.description = _ABOUT[verb]
+    add = parser.add_argument
+    match verb:
+        case "list":
+            add("words", nargs="*", metavar="TARGET", help="names or globs (default: all)")
+        case "why":
+            add("words", nargs="*", metavar="TARGET", help="names or globs (default: the Forgefile's default ones)")
+        case "log":
+            add("word", metavar="TARGET")
+        case "export":
+            add("word", metavar="TARGET")
+            add("destination", metavar="DEST", help="a folder that is not there yet, or a file that ends with .tar")
+        case "clean":
+            add("words", nargs="*", metavar="TARGET", help="names or globs (default: all)")
+            add("--all", action="store_true", help="remove the whole store, downloaded packages too")
+
+
+def run(verb: str, options: argparse.Namespace) -> int:
+    """Run a verb and return the exit status."""
+    if verb == "doctor":
+        from forgefile import doctor  # noqa: PLC0415
+
+        return doctor.run(options)
+    project = engine.Project.open(options.file, options.define, read_only=verb in ("list", "why", "log", "export"))
+    try:
+        return _VERBS[verb](project, options)
+    finally:
+        project.close()
+
+
+def _print(line: str = "") -> None:
+    sys.stdout.write(line + "\n")
+
+
+# list ----------------------------------------------------------------------------------------------------------------
+
+
+def _list(project: engine.Project, options: argparse.Namespace) -> int:
+    graph = project.graph
+    chosen = graph.select(options.words or ["*"]) if graph.targets else ()
+    rows = []
+    for target in chosen:
+        doc = (type(target.rule).__doc__ or "").strip().partition("\n")[0]
+        default = "*" if target in graph.defaults else " "
+        rows.append((f"{default} {target.name}", target.output, type(target.rule).__name__, doc))
+    for line in _aligned(rows):
+        _print(line)
+    if graph.defaults and not options.words:
+        _print("\n* is built by default")
+    if graph.options and not options.words:
+        _print("\noptions (-D NAME=VALUE)")
+        rows = [
+            (f"  {o.name}", o.value, "" if o.value == o.default else f"default {o.default}", ", ".join(o.choices), o.help)
+            for o in graph.options
+        ]
+        for line in _aligned(rows):
+            _print(line)
+    return 0
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines whose columns stand below each other; empty columns are left out."""
+    if not rows:
+        return []
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in zip(*columns, strict=True)]  # fmt: skip
+
+
+# why, log ------------------------------------------------------------------------------------------------------------
+
+
+def _why(project: engine.Project, options: argparse.Namespace) -> int:
+    wanted = project.graph.select(options.words)
+    decisions = project.planner.plan(wanted)
+    for target in wanted:
+        _tell_why(project, target, decisions, indent="")
+    return 0
+
+
+_ACTIONS = {"run": "would run", "maybe": "may run", "restore": "would be restored", "none": "is up to date"}
+
+
+def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, Decision], indent: str) -> None:
+    decision = decisions[target]
+    _print(f"{indent}{target.name} {_ACTIONS[decision.action]}")
+    if decision.action == "none":
+        record = project.store.records.current(target.name)
+        for reason in record.reasons if record else ():
+            _print(f"{indent}  built last because: {reason}")
+    elif decision.action == "maybe":
+        for needed in inputs(target):
+            if decisions[needed].action in ("run", "maybe"):
+                _tell_why(project, needed, decisions, indent + "  ")
+    else:
+        for reason in decision.reasons:
+            _print(f"{indent}  {reason}")
+
+
+def _one(project: engine.Project, word: str) -> Target:
+    chosen = project.graph.select([word])
+    if len(chosen) != 1:
+        raise UsageError(f"'{word}' matches {len(chosen)} targets; name one")
+    return chosen[0]
+
+
+def _log(project: engine.Project, options: argparse.Namespace) -> int:
+    target = _one(project, options.word)
+    fingerprint = project.store.records.log(target.name)
+    if fingerprint is None:
+        raise UsageError(f"target '{target.name}' never ran, so there is no log")
+    try:
+        with open(project.store.log_path(fingerprint), "rb") as stream:
+            sys.stdout.flush()
+            while chunk := stream.read(1 << 16):
+                sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+    except FileNotFoundError:
+        raise UsageError(f"the log of '{target.name}' is no longer there") from None
+    return 0
+
+
+# export --------------------------------------------------------------------------------------------------------------
+
+
+def _export(project: engine.Project, options: argparse.Namespace) -> int:
+    from forgefile import export  # noqa: PLC0415
+
+    target = _one(project, options.word)
+    decision = project.planner.plan((target,))[target]
+    if decision.action not in ("none", "restore") or target not in project.planner.results:
+        raise UsageError(f"target '{target.name}' is not up to date", hint=f"forge {target.name}")
+    destination = os.path.abspath(options.destination)
+    if os.path.lexists(destination):
+        raise UsageError(f"{options.destination} exists already", hint="forge export never writes over anything")
+    export.export(project.store.root, project.planner.results[target], destination)
+    _print(f"{target.name} is at {options.destination}")
+    return 0
+
+
+# clean ---------------------------------------------------------------------------------------------------------------
+
+
+def _clean(project: engine.Project, options: argparse.Namespace) -> int:
+    store = project.store
+    if options.all and options.words:
+        raise UsageError("--all removes the whole store; name no targets with it")
+    chosen = project.graph.select(options.words or ["*"]) if project.graph.targets else ()
+    with store.lock(lambda holder: _print(f"waiting for the forge that builds here (process {holder})")):
+        removed = sum(_unplace(project, target) for target in chosen)
+        before = _used(store)
+        if options.all:
+            project.close()
+            remove_tree(store.root)
+        elif options.words:
+            store.discard([target.name for target in chosen])
+        else:
+            store.discard(None)
+        freed = before - (_used(store) if os.path.isdir(store.root) else 0)
+    kept = "" if options.all or not os.path.isdir(os.path.join(store.root, CACHE)) else "; downloads are kept (--all)"
+    _print(f"removed {removed} placed files and {words.size(max(0, freed))} of results{kept}")
+    return 0
+
+
+def _unplace(project: engine.Project, target: Target) -> bool:
+    """Remove a target's placed file, unless a person changed it since."""
+    path = project.planner.place_of(target)
+    placed = project.store.records.placed(path)
+    if placed is None or not os.path.lexists(path):
+        return False
+    if not project.store.is_as_placed(path):
+        _print(f"{target.name} was changed since it was built and is left alone")
+        return False
+    os.unlink(path)
+    return True
+
+
+def _used(store: Store) -> int:
+    status = os.statvfs(store.root)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+_VERBS: dict[str, Callable[[engine.Project, argparse.Namespace], int]] = {
+    "list": _list,
+    "why": _why,
+    "log": _log,
+    "export": _export,
+    "clean": _clean,
+}
