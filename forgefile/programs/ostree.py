@@ -45,8 +45,9 @@ class Commit(Value):
     metadata: Mapping[str, str] = {}
     convert: bool = True
     kernel: str | None = None
-    level: int = 6
-    zlib: str = ZLIB
+    level: int
+    zlib: str
+    """The version of zlib: another may compress another way, so it has objects of its own in the cache."""
 
 
 class Node:

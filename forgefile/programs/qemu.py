@@ -56,7 +56,7 @@ def _expect(condition: bool, what: str) -> None:
         raise BuildError(f"qemu-img wrote {what} in a way that is not known here")
 
 
-def _put(image: BinaryIO, offset: int, data: bytes) -> None:
+def _put(image: BinaryIO, offset: int, data: bytes | bytearray) -> None:
     image.seek(offset)
     image.write(data)
 
@@ -134,7 +134,7 @@ def _vhdx_entry(table: bytes, start: int, count: int, name: bytes, form: str) ->
     raise BuildError("qemu-img wrote VHDX in a way that is not known here")
 
 
-def _crc32c(data: bytes) -> int:
+def _crc32c(data: bytes | bytearray) -> int:
     """Return the CRC of RFC 3720, appendix B.4."""
     table = []
     for byte in range(256):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from forgefile.model import Cache, Call, Output, Rule, Sandbox, Step, Tree
-from forgefile.programs.ostree import Commit, commit
+from forgefile.programs.ostree import ZLIB, Commit, commit
 
 _BRANCH = re.compile(r"[A-Za-z0-9_][-.\w]*(/[A-Za-z0-9_][-.\w]*)*", re.ASCII)
 _COLLECTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -32,7 +32,8 @@ class OstreeCommit(Rule):
       and `System.map` in `/usr/lib/modules/VERSION`; the rest of `/boot` and the links to it in `/` are left out. The
       initramfs must know OSTree: install `ostree-boot` in the tree.
     - `/home`, `/mnt`, `/opt`, `/root`, `/srv` become links to `/var/home`, `/var/mnt`, `/var/opt`, `/var/roothome`,
-      `/var/srv`; `/media` to `/run/media`, `/tmp` to `/sysroot/tmp`, `/ostree` to `/sysroot/ostree`. `/usr/local` stays.
+      `/var/srv`; `/media` to `/run/media`, `/tmp` to `/sysroot/tmp`, `/ostree` to `/sysroot/ostree`.
+      `/usr/local` stays.
     - `/var` is empty. What it and those folders held, systemd-tmpfiles makes at boot where it is missing, by
       `/usr/lib/tmpfiles.d/ostree-var.conf`, with files from `/usr/share/factory`. Files in `/var/cache`, `/var/log`,
       `/var/tmp` and `/var/lib/apt/lists` are left out, folders are kept.
@@ -69,7 +70,7 @@ class OstreeCommit(Rule):
     """Whether to make the tree fit for OSTree as told above. If not, it is committed as it is, but for the content of
     `/dev`. Default: yes."""
     kernel: str | None = None
-    """The version of the kernel that boots, as in `6.1.0-18-amd64`, when the tree has several. Default: the only one."""
+    """The version of the kernel that boots, as in `6.1.0-18-amd64`, when the tree has several. Default: the one."""
     compression_level: int = 6
     """How hard zlib tries, 1 to 9. Default: 6, as ostree's."""
 
@@ -80,7 +81,7 @@ class OstreeCommit(Rule):
                 if not _BRANCH.fullmatch(branch):
                     raise self.refuse(name, f"{branch!r} is no name of a branch", hint="as in 'debian/bookworm/amd64'")
         if self.collection_id is not None and not _COLLECTION.fullmatch(self.collection_id):
-            raise self.refuse("collection_id", f"{self.collection_id!r} is no collection", hint="as in 'org.example.Os'")
+            raise self.refuse("collection_id", f"{self.collection_id!r} is no id", hint="as in 'org.example.Os'")
         if "\n" in self.subject:
             raise self.refuse("subject", "is more than one line", hint="put the rest into body")
         for key in self.metadata:
@@ -109,6 +110,7 @@ class OstreeCommit(Rule):
                 convert=self.convert,
                 kernel=self.kernel,
                 level=self.compression_level,
+                zlib=ZLIB,
             ),
             caches=(Cache(name="ostree", path=cache),),
         )

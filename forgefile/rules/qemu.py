@@ -29,9 +29,9 @@ class QemuImage(Rule):
     Hyper-V of the first generation; of exactly the disk's size unless `options` has `force_size: off`. `raw`: a copy
     without the blocks that hold only zeros. Default: qcow2."""
     compress: bool = False
-    """Whether content is compressed: `qcow2` by zlib, unless `options` has `compression_type: zstd`, which takes a sixth
-    of the time and is read by QEMU 5.1 and later; `vmdk` in its subformat streamOptimized, as OVF wants it; no other
-    format can. Default: no."""
+    """Whether content is compressed: `qcow2` by zlib, unless `options` has `compression_type: zstd`, which takes a
+    sixth of the time and is read by QEMU 5.1 and later; `vmdk` in its subformat streamOptimized, as OVF wants it; no
+    other format can. Default: no."""
     options: Mapping[str, str] = {}
     """Options of the format, as `qemu-img create -f FORMAT -o help` lists them. Those that name other files, split the
     image into several or encrypt it are refused. Default: none."""
@@ -62,7 +62,7 @@ class QemuImage(Rule):
         yield Run(
             (
                 "qemu-img", "convert",
-                "-t", "unsafe",  # no waiting for the disk; and no -W, with which the order of clusters is left to chance
+                "-t", "unsafe",  # no waiting for the disk; and no -W, which leaves the order to chance
                 "-f", "raw", "-O", self.format,
                 *(("-c",) if self.compress and self.format == "qcow2" else ()),
                 *(("-o", listed) if listed else ()),
