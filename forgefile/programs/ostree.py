@@ -139,6 +139,7 @@ _BOOT_LINKS = (b"initrd.img", b"initrd.img.old", b"vmlinuz", b"vmlinuz.old")
 _NOT_KEPT = (b"var/cache", b"var/lib/apt/lists", b"var/log", b"var/tmp")
 _DPKG = b"usr/share/dpkg/database"
 _TMPFILES = b"usr/lib/tmpfiles.d"
+_OURS = b"usr/lib/tmpfiles.d/ostree-var.conf"
 _FACTORY = b"usr/share/factory"
 
 
@@ -213,7 +214,10 @@ def _bare(folder: Node) -> Node:
 def _write_tmpfiles(root: Node, var: Node) -> None:
     """Have systemd-tmpfiles make at boot what /var held; the content of its files goes to /usr/share/factory."""
     declared = _declared(root)
-    lines = ["# What /var held when this system was built; made where it is missing.", "d /run/media 0755 0 0 -"]
+    old = _find(root, _OURS)
+    lines = _read(old).splitlines() if old else ["# What /var held when this was built; made where it is missing."]
+    if b"run/media" not in declared:
+        lines.append("d /run/media 0755 0 0 -")
     for path, node in _entries(b"var", var):
         kept = not any(path.startswith(folder + b"/") for folder in _NOT_KEPT)
         if stat.S_ISREG(node.mode) and kept:
@@ -226,7 +230,7 @@ def _write_tmpfiles(root: Node, var: Node) -> None:
         if path not in declared and (kept or node.is_folder) and (line := _line(path, node)):
             lines.append(line)
     text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
-    _place(root, _TMPFILES + b"/ostree-var.conf", Node(stat.S_IFREG | 0o644, data=text))
+    _place(root, _OURS, Node(stat.S_IFREG | 0o644, data=text))
 
 
 def _find_var(var: Node, names: list[bytes]) -> Node:
@@ -246,13 +250,17 @@ def _declared(root: Node) -> set[bytes]:
     paths: set[bytes] = set()
     folder = _find(root, _TMPFILES)
     for node in folder.children.values() if folder else ():
-        if node.path is None:
-            continue
-        with open(node.path, "rb") as file:
-            for words in map(bytes.split, file):
-                if len(words) > 1 and words[0][:1] in b"dDvqQLCfFpcb" and words[1].startswith(b"/"):
-                    paths.add(words[1].strip(b"/"))
+        for words in map(str.split, _read(node).splitlines()):
+            if len(words) > 1 and words[0][0] in "dDvqQLCfFpcb" and words[1].startswith("/"):
+                paths.add(os.fsencode(words[1].strip("/")))
     return paths
+
+
+def _read(node: Node) -> str:
+    if node.path is None:
+        return ""
+    with open(node.path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def _line(path: bytes, node: Node) -> str | None:  # noqa: PLR0911  one return for each type

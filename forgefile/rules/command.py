@@ -17,7 +17,10 @@ class Out(Value):
             "OUT cannot stand inside a text", location=caller(), hint="write the parts as a tuple: ('of=', OUT)"
         )
 
-    __format__ = __str__  # type: ignore[assignment]  # never returns
+    def __format__(self, specification: str) -> NoReturn:
+        """Refuse likewise."""
+        str(self)
+        raise AssertionError
 
 
 OUT = Out()
