@@ -369,9 +369,12 @@ class Call(Step):
 
 
 def tools(step: Step) -> tuple[str, ...]:
-    """Return the host programs and data files that a step uses: names to find by PATH, or absolute paths."""
+    """Return the host programs and data files that a step uses: names to find by PATH, or absolute paths.
+
+    A program that is an input, or that an earlier step made, is none of the host's.
+    """
     match step:
-        case Run(root=None):
+        case Run(root=None) if not step.argv[0].startswith(Sandbox.prefix):
             return (step.argv[0], *step.tools)
         case Run():
             return step.tools
