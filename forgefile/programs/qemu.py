@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import struct
-import uuid
 from typing import BinaryIO
 
 from forgefile.errors import BuildError
@@ -46,9 +45,17 @@ def fix_ids(argument: Image) -> None:
                 _fix_vpc(image, seed)
 
 
-def _id(seed: bytes, purpose: str) -> uuid.UUID:
+def _id(seed: bytes, purpose: str) -> bytes:
     """Return an id of RFC 4122's random form that is a function of the seed."""
-    return uuid.UUID(bytes=hashlib.sha256(seed + purpose.encode()).digest()[:16], version=4)
+    made = bytearray(hashlib.sha256(seed + purpose.encode()).digest()[:16])
+    made[6] = made[6] & 0x0F | 0x40
+    made[8] = made[8] & 0x3F | 0x80
+    return bytes(made)
+
+
+def _mixed(text: bytes) -> bytes:
+    """Return an id with its first three fields little-endian, as Microsoft and VirtualBox write it."""
+    return text[3::-1] + text[5:3:-1] + text[7:5:-1] + text[8:]
 
 
 def _expect(condition: bool, what: str) -> None:
@@ -75,7 +82,7 @@ def _fix_vmdk(image: BinaryIO, seed: bytes) -> None:
     found = re.search(rb"^CID=([0-9a-f]{1,8})\n", descriptor, re.MULTILINE)
     _expect(found is not None, "a VMDK descriptor")
     assert found is not None  # noqa: S101  for mypy
-    number = int.from_bytes(_id(seed, "vmdk").bytes[:4], "big") % 0xFFFFFFFE  # 0xffffffff is that of no disk
+    number = int.from_bytes(_id(seed, "vmdk")[:4], "big") % 0xFFFFFFFE  # 0xffffffff is that of no disk
     text = descriptor[: found.start(1)] + b"%08x" % number + descriptor[found.end(1) :]
     _put(image, sector * 512, text[: len(descriptor)].ljust(len(descriptor), b"\0"))
 
@@ -83,7 +90,7 @@ def _fix_vmdk(image: BinaryIO, seed: bytes) -> None:
 def _fix_vdi(image: BinaryIO, seed: bytes) -> None:
     """Change the image's id and that of its last modification."""
     _expect(_get(image, 64, 4) == b"\x7f\x10\xda\xbe", "VDI")
-    _put(image, 392, _id(seed, "vdi").bytes_le + _id(seed, "vdi modification").bytes_le)
+    _put(image, 392, _mixed(_id(seed, "vdi")) + _mixed(_id(seed, "vdi modification")))
 
 
 def _fix_vpc(image: BinaryIO, seed: bytes) -> None:
@@ -92,7 +99,7 @@ def _fix_vpc(image: BinaryIO, seed: bytes) -> None:
     footer = bytearray(_get(image, end - 512, 512))
     _expect(footer[:8] == b"conectix", "VHD")
     struct.pack_into(">I", footer, 24, max(0, int(os.environ["SOURCE_DATE_EPOCH"]) - _YEAR_2000) & 0xFFFFFFFF)
-    footer[68:84] = _id(seed, "vpc").bytes
+    footer[68:84] = _id(seed, "vpc")
     footer[64:68] = bytes(4)
     struct.pack_into(">I", footer, 64, ~sum(footer) & 0xFFFFFFFF)
     _put(image, end - 512, footer)
@@ -102,8 +109,8 @@ def _fix_vpc(image: BinaryIO, seed: bytes) -> None:
 
 _VHDX_HEADERS = (64 << 10, 128 << 10)
 _VHDX_REGIONS = 192 << 10
-_VHDX_METADATA = uuid.UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
-_VHDX_PAGE_83 = uuid.UUID("beca12ab-b2e6-4523-93ef-c309e000c746").bytes_le
+_VHDX_METADATA = _mixed(bytes.fromhex("8b7ca20647904b9ab8fe575f050f886e"))
+_VHDX_PAGE_83 = _mixed(bytes.fromhex("beca12abb2e6452393efc309e000c746"))
 
 
 def _fix_vhdx(image: BinaryIO, seed: bytes) -> None:
@@ -113,7 +120,7 @@ def _fix_vhdx(image: BinaryIO, seed: bytes) -> None:
     for number, (offset, header) in enumerate(headers, 1):  # the one with the higher number is in force
         _expect(header[:4] == b"head" and header[48:64] == bytes(16), "VHDX")
         struct.pack_into("<Q", header, 8, number)
-        header[16:32], header[32:48] = _id(seed, "vhdx file").bytes_le, _id(seed, "vhdx data").bytes_le
+        header[16:32], header[32:48] = _mixed(_id(seed, "vhdx file")), _mixed(_id(seed, "vhdx data"))
         header[4:8] = bytes(4)
         struct.pack_into("<I", header, 4, _crc32c(header))
         _put(image, offset, header)
@@ -123,7 +130,7 @@ def _fix_vhdx(image: BinaryIO, seed: bytes) -> None:
     metadata = _vhdx_entry(regions, 16, struct.unpack_from("<I", regions, 8)[0], _VHDX_METADATA, "<Q")
     table = _get(image, metadata, 64 << 10)
     page = _vhdx_entry(table, 32, struct.unpack_from("<H", table, 10)[0], _VHDX_PAGE_83, "<I")
-    _put(image, metadata + page, _id(seed, "vhdx disk").bytes_le)
+    _put(image, metadata + page, _mixed(_id(seed, "vhdx disk")))
 
 
 def _vhdx_entry(table: bytes, start: int, count: int, name: bytes, form: str) -> int:
