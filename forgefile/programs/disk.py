@@ -454,10 +454,11 @@ def assemble(disk: Disk) -> None:
     if esp is not None:
         needed[esp] = _needed(disk.parts[esp], sources[esp])
     blobs = tuple(os.stat(blob.content).st_size for blob in disk.blobs)
-    layout = lay_out(disk, tuple(needed[index] for index in range(len(disk.parts))), blobs)
+    layout = lay_out(disk, tuple(needed[index].size for index in range(len(disk.parts))), blobs)
     with open(disk.out, "xb") as file:
         file.truncate(layout.size)
-    together(_jobs(disk, layout, sources, epoch))
+    inodes = tuple(needed[index].inodes for index in range(len(disk.parts)))
+    together(_jobs(disk, layout, sources, inodes, epoch))
     for part, extent in zip(disk.parts, layout.parts, strict=True):
         _check_free(disk, part, extent)
 
@@ -468,13 +469,13 @@ def _esp(disk: Disk) -> int | None:
     return next((i for i, part in enumerate(disk.parts) if part.type in types and part.filesystem), None)
 
 
-def _needed(part: Part, source: str) -> int:
-    """Return the bytes that a partition must have at least for what it holds, as far as that must be known."""
+def _needed(part: Part, source: str) -> fs.Need:
+    """Return what a partition must have for what it holds; `size` is the fixed one or 0 where the layout decides."""
     if part.content:
-        return part.offset + os.stat(part.content).st_size
-    if part.filesystem is None or part.size is not None or part.rest:
-        return 0
-    return fs.size_for(part.filesystem, source, part.minimum_free)
+        return fs.Need(part.offset + os.stat(part.content).st_size)
+    if part.filesystem is None:
+        return fs.Need(0)
+    return fs.need(part.filesystem, source, part.minimum_free, part.size)
 
 
 def _boot_images(disk: Disk) -> Iterator[tuple[str, Process]]:
@@ -505,13 +506,13 @@ def _add_efi_image(disk: Disk, platform: str, folder: str, epoch: int) -> None:
 _ORDER = {"vfat": 0, "swap": 1, "xfs": 2, "btrfs": 3, "ext4": 4}
 
 
-def _jobs(disk: Disk, layout: Layout, sources: tuple[str, ...], epoch: int) -> Iterator[Job]:
+def _jobs(disk: Disk, layout: Layout, sources: tuple[str, ...], inodes: tuple[int, ...], epoch: int) -> Iterator[Job]:
     """Return all that fills the image. Nothing overlaps, so all of it can be done at once."""
     yield _table(disk, layout)
     places = [Region(disk.out, extent.start, extent.size, disk.sector_size) for extent in layout.parts]
     made = [(_ORDER[p.filesystem.kind], index) for index, p in enumerate(disk.parts) if p.filesystem]
     for _, index in sorted(made):
-        yield _filesystem(disk, index, sources[index], places[index], epoch)
+        yield _filesystem(disk, index, sources[index], places[index], (epoch, inodes[index]))
     for part, place in zip(disk.parts, places, strict=True):
         if part.content:
             fs.copy_sparse(part.content, place._replace(start=place.start + part.offset))
@@ -519,12 +520,12 @@ def _jobs(disk: Disk, layout: Layout, sources: tuple[str, ...], epoch: int) -> I
         fs.copy_sparse(blob.content, Region(disk.out, blob.offset, layout.size - blob.offset, disk.sector_size))
 
 
-def _filesystem(disk: Disk, index: int, source: str, place: Region, epoch: int) -> Job:
+def _filesystem(disk: Disk, index: int, source: str, place: Region, made: tuple[int, int]) -> Job:
     part, tmp = disk.parts[index], f"{disk.tmp}/work{index}"
     os.mkdir(tmp)
     assert part.filesystem  # noqa: S101
     try:
-        yield from fs.write(part.filesystem, source, place, tmp, epoch)
+        yield from fs.write(part.filesystem, source, place, fs.Work(tmp, *made))
     except fs.TooSmallError as error:
         raise too_small(part, place.size, error.needed) from None
 

@@ -41,6 +41,14 @@ class Region(NamedTuple):
     sector: int
 
 
+class Work(NamedTuple):
+    """What a file system is made with: a folder of its own, the time that counts, the inodes of its content."""
+
+    tmp: str
+    epoch: int
+    inodes: int = 0
+
+
 class Content(NamedTuple):
     """What a file system must hold: inodes, and blocks of 4096 bytes (a hole counts as data)."""
 
@@ -109,21 +117,26 @@ def _attribute_blocks(path: bytes) -> int:
     return int(sum(sizes) > _INODE_ATTRIBUTES)
 
 
-def size_for(filesystem: Filesystem, source: str, free: int) -> int:
-    """Return the bytes that a partition needs to hold a folder and `free` bytes more: whole MiB."""
-    match filesystem.kind:
-        case "ext4":
-            return _ext4_size(measure(source), free, filesystem)
-        case "vfat":
-            return _vfat_size(source, free)
-        case "btrfs":
-            content = measure(source)
-            return max(SMALLEST["btrfs"], align_up(content.blocks * BLOCK * 5 // 4 + free + 64 * MIB, MIB))
-        case "xfs":
-            content = measure(source)
-            return max(SMALLEST["xfs"], align_up(content.blocks * BLOCK * 21 // 20 + free + 96 * MIB, MIB))
-        case "swap":
-            return align_up(max(free, MIB), MIB)
+class Need(NamedTuple):
+    """What a file system needs: bytes of its partition, and for ext4 the inodes of its content."""
+
+    size: int
+    inodes: int = 0
+
+
+def need(filesystem: Filesystem, source: str, free: int, size: int | None) -> Need:
+    """Return what is needed to hold a folder and `free` bytes more: whole MiB, or the fixed `size`."""
+    kind = filesystem.kind
+    if kind == "ext4":
+        content = measure(source)
+        return Need(size or ext4_size(content, free, filesystem), content.inodes)
+    if size is not None or kind == "swap":
+        return Need(size or 0)
+    if kind == "vfat":
+        return Need(_vfat_size(source, free))
+    held = measure(source).blocks * BLOCK
+    spare = {"btrfs": held // 4 + 128 * MIB, "xfs": held // 20 + 96 * MIB}[kind]
+    return Need(max(SMALLEST[kind], align_up(held + spare + free, MIB)))
 
 
 SMALLEST = {"ext4": 256 << 10, "vfat": 64 << 10, "swap": 40 << 10, "btrfs": 110 * MIB, "xfs": 300 * MIB}
@@ -143,6 +156,18 @@ _MKE2FS_CONFIG = """[defaults]
 	ext4 = {
 		features = has_journal
 	}
+	small = {
+		blocksize = 4096
+	}
+	floppy = {
+		blocksize = 4096
+	}
+	big = {
+		blocksize = 4096
+	}
+	huge = {
+		blocksize = 4096
+	}
 """
 """In place of /etc/mke2fs.conf: what the host's administrator likes must not show in an image."""
 
@@ -155,7 +180,7 @@ EXT4_FEATURES = (
 
 def _journal_blocks(blocks: int) -> int:
     """Return the size of the journal of a file system of so many blocks; 0: too small for one."""
-    for limit, journal in ((2048, 0), (32768, 1024), (262144, 4096), (524288, 8192), (4194304, 16384)):
+    for limit, journal in ((4096, 0), (32768, 1024), (262144, 4096), (524288, 8192), (4194304, 16384)):
         if blocks < limit:
             return journal
     return 32768
@@ -172,11 +197,12 @@ def _superblocks(groups: int) -> int:
     return len(held)
 
 
-def _inodes(blocks: int, content: Content, filesystem: Filesystem) -> int:
-    return max(content.inodes + content.inodes // 8 + 64, blocks * BLOCK // filesystem.inode_ratio)
+def _inodes(blocks: int, held: int, filesystem: Filesystem) -> int:
+    """Return how many inodes an ext4 gets that holds so many."""
+    return max(held + held // 8 + 64, blocks * BLOCK // filesystem.inode_ratio)
 
 
-def _ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
+def ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
     """Return the bytes of the smallest ext4 that holds `content` and `free`, in steps of 1 MiB.
 
     Counted as mke2fs lays a file system out: bitmaps and inode table of each group, superblocks with group
@@ -187,7 +213,7 @@ def _ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
     blocks = need
     while True:
         groups = -(-blocks // 32768)
-        table = -(-_inodes(blocks, content, filesystem) // groups // 16) + 1
+        table = -(-_inodes(blocks, content.inodes, filesystem) // groups // 16) + 1
         descriptors = 1 + -(-groups // 64) + min(1024, 16 * groups)
         around = groups * (2 + table) + _superblocks(groups) * descriptors + _journal_blocks(blocks) + 64
         enough = align_up(need + around, MIB // BLOCK)
@@ -196,7 +222,7 @@ def _ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
         blocks = enough
 
 
-def mke2fs(filesystem: Filesystem, source: str, region: Region, inodes: int | None) -> tuple[str, ...]:
+def mke2fs(filesystem: Filesystem, source: str, region: Region, inodes: int) -> tuple[str, ...]:
     """Return the command that makes an ext4 with a folder's content in its place."""
     journal = _journal_blocks(region.size // BLOCK) * BLOCK // MIB
     features = ",".join((EXT4_FEATURES, *filesystem.features, *(() if journal else ("^has_journal",))))
@@ -206,12 +232,22 @@ def mke2fs(filesystem: Filesystem, source: str, region: Region, inodes: int | No
     )
     return (
         *("mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-b", str(BLOCK), "-I", "256"),
-        *(("-N", str(inodes)) if inodes else ("-i", str(filesystem.inode_ratio))),
-        *("-m", str(filesystem.reserved_percent), "-U", filesystem.uuid),
+        *("-N", str(inodes), "-m", str(filesystem.reserved_percent), "-U", filesystem.uuid),
         *(("-L", filesystem.label) if filesystem.label else ()),
         *(("-J", f"size={journal}") if journal else ()),
         *("-E", extended, "-d", source, region.image, f"{region.size // 1024}k"),
     )
+
+
+def root_commands(status: os.stat_result) -> str:
+    """Return what debugfs must do so that the root folder is like the source, of which mke2fs takes what it holds."""
+    fields = {
+        "mode": f"0{status.st_mode:o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime": f"@{int(status.st_mtime)}",
+    }
+    return "".join(f"sif <2> {name} {value}\n" for name, value in fields.items())
 
 
 def clock_commands(count: int, epoch: int) -> str:
@@ -240,21 +276,24 @@ class Superblock(NamedTuple):
         return cls(inodes, free_blocks, free_inodes)
 
 
-def _ext4(filesystem: Filesystem, source: str, region: Region, tmp: str, epoch: int) -> Job:
+def _ext4(filesystem: Filesystem, source: str, region: Region, work: Work) -> Job:
+    tmp, epoch, inodes = work
     config = f"{tmp}/mke2fs.conf"
     with open(config, "w") as file:
         file.write(_MKE2FS_CONFIG)
     env = {"E2FSPROGS_FAKE_TIME": str(epoch), "MKE2FS_CONFIG": config, "LC_ALL": "C", "TZ": "UTC"}
+    total = _inodes(region.size // BLOCK, inodes, filesystem)
     try:
-        yield Process(mke2fs(filesystem, source, region, None), env=env)
+        yield Process(mke2fs(filesystem, source, region, total), env=env)
     except BuildError:
-        needed = _ext4_size(measure(source), 0, filesystem)
+        needed = ext4_size(measure(source), 0, filesystem)
         if needed > region.size:
             raise TooSmallError(needed) from None
         raise
     made = Superblock.read(region)
     commands, errors = f"{tmp}/debugfs", f"{tmp}/debugfs.log"
     with open(commands, "w") as file:
+        file.write(root_commands(os.stat(source)))
         file.write(clock_commands(made.inodes - made.free_inodes, epoch))
     argv = ("debugfs", "-w", "-f", commands, f"{region.image}?offset={region.start}")
     yield Process(argv, env=env, stdout="/dev/null", stderr=errors)
@@ -476,19 +515,19 @@ def _take(beside: str, region: Region) -> None:
     os.unlink(beside)
 
 
-def write(filesystem: Filesystem, source: str, region: Region, tmp: str, epoch: int) -> Job:
-    """Make a file system that holds what the folder `source` does; `tmp` is a folder of its own.
+def write(filesystem: Filesystem, source: str, region: Region, work: Work) -> Job:
+    """Make a file system that holds what the folder `source` does.
 
     Raises `TooSmallError` when the content does not fit.
     """
     match filesystem.kind:
         case "ext4":
-            return _ext4(filesystem, source, region, tmp, epoch)
+            return _ext4(filesystem, source, region, work)
         case "vfat":
-            return _vfat(filesystem, source, region, epoch)
+            return _vfat(filesystem, source, region, work.epoch)
         case "swap":
-            return _swap(filesystem, region, tmp)
+            return _swap(filesystem, region, work.tmp)
         case "btrfs":
-            return _btrfs(filesystem, source, region, tmp)
+            return _btrfs(filesystem, source, region, work.tmp)
         case "xfs":
-            return _xfs(filesystem, source, region, tmp)
+            return _xfs(filesystem, source, region, work.tmp)

@@ -114,7 +114,7 @@ class _Formatted(Value):
 
 
 class Ext4(_Formatted):
-    """The ext4 file system (mke2fs(8), ext4(5)): blocks of 4096 bytes, inodes of 256, the journal by the size.
+    """The ext4 file system (mke2fs(8), ext4(5)): blocks of 4096 bytes, inodes of 256, a journal from 16 MiB on.
 
     Made with `mke2fs -d` straight in its place: owners, modes, extended attributes, ACLs, hard links, device nodes and
     holes are as in the tree. All times that no program can set in a tree (change, access, creation) are
