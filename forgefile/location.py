@@ -9,6 +9,7 @@ import sys
 from typing import NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_MODEL = f"{_PACKAGE}model.py"
 
 
 class Location(NamedTuple):
@@ -34,10 +35,13 @@ class Location(NamedTuple):
 def caller() -> Location | None:
     """Return where the code outside forge is that led to this call, or None when only forge is on the stack."""
     frame = sys._getframe(1)  # noqa: SLF001  the documented way to look at the stack without importing inspect
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     frames: list[tuple[str, int]] = []
-    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
-        frames.append((frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_PACKAGE):
+            if frames and file != _MODEL:  # a rule's own check is called by the model, which the Forgefile called
+                break
+        elif not file.startswith("<frozen "):  # what imports a module beside the Forgefile
+            frames.append((file, frame.f_lineno))
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return Location(tuple(frames)) if frames else None

@@ -65,7 +65,10 @@ class Value:
         cls = type(self)
         if len(arguments) > len(cls.__positional__):
             raise self._error(f"takes {len(cls.__positional__)} positional argument(s); name the others")
-        keywords.update(zip(cls.__positional__, arguments, strict=False))
+        for name, value in zip(cls.__positional__, arguments, strict=False):
+            if name in keywords:
+                raise self._error(f"got the field '{name}' twice")
+            keywords[name] = value
         values = self.__dict__
         checks = _checks(cls)
         for name in keywords.keys() - cls.__fields__.keys():
@@ -100,7 +103,7 @@ class Value:
         return hash((type(self), *(frozenset(v.items()) if isinstance(v, dict) else v for v in self.__dict__.values())))
 
     def __repr__(self) -> str:
-        shown = (f"{k}={v!r}" for k, v in self.__dict__.items() if type(self).__fields__[k] is not v)
+        shown = (f"{k}={v!r}" for k, v in self.__dict__.items() if type(self).__fields__[k] != v)
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -153,7 +156,8 @@ def _output_check(output: str) -> _Check:
 
 def _wanted(cls: type[Value], name: str) -> str:
     """Return a field's annotation in words."""
-    hint = str(cls.__annotations__.get(name) or typing.get_type_hints(cls, include_extras=True)[name])
+    annotation = cls.__annotations__.get(name) or typing.get_type_hints(cls, include_extras=True)[name]
+    hint = annotation.__name__ if type(annotation) is type else str(annotation)
     for output, handle in (("tree", Tree), ("file", File)):
         if hint in (output.capitalize(), str(handle)):
             return f"the handle of a {output} target"

@@ -1,0 +1,79 @@
+"""What tests of several folders share: small rules, and Forgefiles in a scratch folder."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from forgefile.errors import ForgeError
+from forgefile.graph import Graph
+from forgefile.loader import load
+from forgefile.model import Artifact, Rule, Target, Tree
+
+settings.register_profile("forge", deadline=None, print_blob=True)
+settings.load_profile("forge")
+
+
+class Needs(Rule):
+    """A file made from whatever it is given."""
+
+    inputs: tuple[Artifact, ...] = ()
+
+
+class NeedsTree(Rule):
+    """A tree, on a base or on nothing."""
+
+    output = "tree"
+
+    base: Tree | None = None
+
+
+def make(name: str, *inputs: Target) -> Target:
+    """Return a file target."""
+    return Target(name, Needs(inputs=inputs), None)
+
+
+def make_tree(name: str, base: Target | None = None) -> Target:
+    """Return a tree target."""
+    return Target(name, NeedsTree(base=base), None)
+
+
+class Project:
+    """A scratch folder with a Forgefile; the project's own modules are forgotten at the end."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.path = str(root / "Forgefile.py")
+
+    def write(self, text: str, **modules: str) -> None:
+        """Write the Forgefile, and modules beside it."""
+        (self.root / "Forgefile.py").write_text(text)
+        for name, content in modules.items():
+            (self.root / f"{name}.py").write_text(content)
+
+    def load(self, text: str | None = None, *, settings: dict[str, str] | None = None, **modules: str) -> Graph:
+        """Evaluate the Forgefile."""
+        if text is not None:
+            self.write(text, **modules)
+        return load(self.path, settings or {})
+
+    def refused(self, text: str | None = None, **more) -> ForgeError:
+        """Evaluate a Forgefile that must be refused; return the error."""
+        with pytest.raises(ForgeError) as caught:
+            self.load(text, **more)
+        return caught.value
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Return a scratch project; the current folder is in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield Project(tmp_path)
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(f"{tmp_path}{os.sep}"):
+            del sys.modules[name]
+    sys.modules.pop("Forgefile", None)
