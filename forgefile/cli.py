@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         import traceback  # noqa: PLC0415
 
         _flush()
-        sys.stderr.write(f"{traceback.format_exc()}forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.write("forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
         return 3
 
 
@@ -132,7 +133,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
         add("-n", "--dry-run", action="store_true", help="say what would be done and why; do nothing")
         add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
-        add("-k", "--keep-going", action="store_true", help="after a failure build what does not need the failed target")
+        add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
         add("-q", "--quiet", action="store_true", help="print failures only")
         add("-v", "--verbose", action="store_true", help="print what the steps print")
         add("--json", action="store_true", help="print one JSON object for each event")

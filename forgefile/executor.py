@@ -2,7 +2,8 @@
 
 Each worker is a process that takes one job at a time, forks a process for the job's namespaces, then seals and commits
 what it made. Steps' output streams to the parent while they run. When forge ends, however it ends, the kernel ends
-its workers, their jobs and everything that these started; so does `Pool.close`. Workers are forked before forge starts a thread.
+its workers, their jobs and everything that these started; so does `Pool.close`. Workers are forked before forge
+starts a thread.
 """
 
 import os
@@ -16,9 +17,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from forgefile import linux
-from forgefile.cache.store import Committed, commit, remove_tree
+from forgefile.cache.store import Committed, commit
 from forgefile.errors import ForgeError
-from forgefile.sandbox import Job, StepFailed, run
+from forgefile.files import remove_tree
+from forgefile.sandbox import Job, StepFailed, ended, run
 
 _LINE_LIMIT = 2_000
 _TAIL_LINES = 15
@@ -95,7 +97,7 @@ class Pool:
         process.join()
         connection.close()
         self._start(slot)
-        how = f"its worker was killed ({signal.Signals(-process.exitcode).name})" if process.exitcode < 0 else "its worker ended"
+        how = f"its worker ended unexpectedly ({ended(process.exitcode)})"
         hint = "the machine may be out of memory" if process.exitcode == -signal.SIGKILL else None
         return JobResult(time.monotonic() - self._busy[slot], failed=StepFailed("", how, hint))
 

@@ -5,8 +5,8 @@ import subprocess
 
 from forgefile import linux, sandbox
 from forgefile.cache.records import Result
-from forgefile.cache.store import copy_file, remove_tree
 from forgefile.errors import BuildError
+from forgefile.files import copy_file, remove_tree
 
 
 def export(store: str, result: Result, destination: str) -> None:

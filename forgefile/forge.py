@@ -7,7 +7,6 @@ anything is built.
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
-from glob import glob
 from typing import Any
 
 from forgefile.errors import ForgefileError, UsageError, did_you_mean
@@ -57,6 +56,8 @@ class Forge:
 
         Raises `ForgefileError` when there are none.
         """
+        from glob import glob  # noqa: PLC0415  not every Forgefile needs it
+
         found = sorted(glob(pattern, root_dir=self._root, recursive=True))
         if not found:
             raise ForgefileError(f"no source matches '{pattern}'", location=caller())

@@ -42,7 +42,7 @@ def _checked(result: int, what: str) -> int:
 
 
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """Mount, as mount(2)."""
+    """Attach a file system, as the manual page says."""
     raw: list[Any] = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     _checked(_libc.mount(raw[0], raw[1], raw[2], ctypes.c_ulong(flags), raw[3]), target)
 

@@ -6,9 +6,9 @@ is told with the Forgefile's line and without forge's own frames.
 
 import os
 import sys
-import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from forgefile.errors import ForgeError, ForgefileError, UsageError
 from forgefile.forge import Forge
@@ -42,12 +42,7 @@ def load(path: str, settings: Mapping[str, str]) -> Graph:
     forge = Forge(root, settings)
     try:
         exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102  the Forgefile is Python
-        build = getattr(module, "build", None)
-        if not callable(build):
-            raise ForgefileError(
-                "it defines no function build(forge)", location=Location(((path, 1),)), hint="def build(forge: Forge) -> None: …"
-            )
-        build(forge)
+        _build_function(module, path)(forge)
         return forge.graph()
     except ForgeError:
         raise
@@ -61,17 +56,34 @@ def load(path: str, settings: Mapping[str, str]) -> Graph:
         raise ForgefileError(f"{type(error).__name__}: {error}", location=_place(error, path)) from error
 
 
+def _build_function(module: types.ModuleType, path: str) -> Callable[[Forge], None]:
+    build = getattr(module, "build", None)
+    if not callable(build):
+        raise ForgefileError(
+            "it defines no function build(forge)",
+            location=Location(((path, 1),)),
+            hint="def build(forge: Forge) -> None: …",
+        )
+    return cast("Callable[[Forge], None]", build)
+
+
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def _frames(error: BaseException) -> list[tuple[str, int]]:
+    """Return the (file, line) of each frame that an exception passed, the outermost first."""
+    import traceback  # noqa: PLC0415  only an error needs it
+
+    return [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _is_ours(error: BaseException) -> bool:
     """Tell whether an exception was raised by forge's own code, and so is a bug of forge."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return frames[-1].filename.startswith(_PACKAGE) and len(frames) > 1
+    frames = _frames(error)
+    return frames[-1][0].startswith(_PACKAGE) and len(frames) > 1
 
 
 def _place(error: BaseException, path: str) -> Location:
     """Return where outside forge an exception came from."""
-    frames = [(frame.filename, frame.lineno or 1) for frame in traceback.extract_tb(error.__traceback__)]
-    theirs = [frame for frame in frames if not frame[0].startswith((_PACKAGE, "<frozen"))]
+    theirs = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, "<frozen"))]
     return Location(tuple(reversed(theirs)) or ((path, 1),))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 from forgefile import engine
 from forgefile.cache.layout import CACHE
-from forgefile.cache.store import Store, remove_tree
+from forgefile.cache.store import Store
 from forgefile.errors import UsageError
-from forgefile.graph import inputs
+from forgefile.files import remove_tree
+from forgefile.graph import OptionValue, inputs
 from forgefile.model import Target
 from forgefile.plan import Decision
 from forgefile.report import words
@@ -77,13 +78,14 @@ def _list(project: engine.Project, options: argparse.Namespace) -> int:
         _print("\n* is built by default")
     if graph.options and not options.words:
         _print("\noptions (-D NAME=VALUE)")
-        rows = [
-            (f"  {o.name}", o.value, "" if o.value == o.default else f"default {o.default}", ", ".join(o.choices), o.help)
-            for o in graph.options
-        ]
-        for line in _aligned(rows):
+        for line in _aligned([_option_row(option) for option in graph.options]):
             _print(line)
     return 0
+
+
+def _option_row(option: OptionValue) -> tuple[str, ...]:
+    default = "" if option.value == option.default else f"default {option.default}"
+    return f"  {option.name}", option.value, default, ", ".join(option.choices), option.help
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

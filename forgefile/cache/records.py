@@ -119,12 +119,12 @@ class Records:
 
     def find(self, fingerprint: str) -> Record | None:
         """Return the record of a fingerprint."""
-        return self._record(self._row(f"{_SELECT} WHERE fingerprint=?", fingerprint))
+        return self._record(self._row(_SELECT + " WHERE fingerprint=?", fingerprint))
 
     def current(self, target: str) -> Record | None:
         """Return the record of the target's latest result, be it built or restored."""
         return self._record(
-            self._row(f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)", target)
+            self._row(_SELECT + " WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)", target)
         )
 
     @staticmethod
@@ -144,7 +144,8 @@ class Records:
         """Keep a record and make it the current one of its target."""
         result = record.result
         self._write(
-            "INSERT OR REPLACE INTO record VALUES (?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
+            "INSERT OR REPLACE INTO record VALUES "
+            "(?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
             (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
              result.size, record.seconds, "\n".join(record.reasons)),
         )  # fmt: skip
@@ -224,7 +225,7 @@ def _uri(path: str | None, read_only: bool) -> str:
     """Return SQLite's name for the file; without a writer at work, reading leaves no trace beside it."""
     if path is None:
         return "file::memory:"
-    quoted = "".join(chr(b) if b < 128 and chr(b).isalnum() or b in b"/._-" else f"%{b:02X}" for b in os.fsencode(path))
+    quoted = "".join(f"%{byte:02X}" for byte in os.fsencode(path))
     if not read_only:
         return f"file:{quoted}"
     return f"file:{quoted}?mode=ro" + ("" if os.path.exists(f"{path}-wal") else "&immutable=1")

@@ -15,7 +15,6 @@ boot in which it was last written; in another boot every object is digested agai
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, 
 from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
 from forgefile.cache.records import Records, Result
 from forgefile.errors import StoreError, UsageError
+from forgefile.files import copy_file, remove_tree
 from forgefile.model import Output
 
 _TAG = (
@@ -255,37 +255,3 @@ def _link_or_copy(source: str, to: str) -> None:
             os.link(source, to)
             return
     copy_file(source, to)
-
-
-def copy_file(source: str, to: str) -> None:
-    """Copy a file to a path that is not there yet, with its mode and time, and leave its holes holes."""
-    status = os.stat(source)
-    with open(source, "rb") as old, open(to, "xb") as new:
-        os.truncate(new.fileno(), status.st_size)
-        at = 0
-        while at < status.st_size:
-            try:
-                at = os.lseek(old.fileno(), at, os.SEEK_DATA)
-            except OSError:
-                break
-            end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
-            while at < end:
-                moved = os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
-                if not moved:
-                    raise StoreError(f"{source} became shorter while it was copied")
-                at += moved
-    os.chmod(to, stat.S_IMODE(status.st_mode))
-    os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
-
-
-def remove_tree(path: str) -> None:
-    """Remove a file, or a folder and all in it, also folders whose mode forbids it."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    for parent, folders, _ in os.walk(path):
-        for folder in folders:
-            if not os.path.islink(f"{parent}/{folder}"):
-                os.chmod(f"{parent}/{folder}", 0o700)
-    shutil.rmtree(path)

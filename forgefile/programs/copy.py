@@ -68,14 +68,15 @@ def _file(step: Copy, source: str, to: str, path: str) -> None:
 
 
 def _told(step: Copy, path: str) -> bool:
-    return any(fnmatchcase(path, rule[0]) for rule in (*step.modes, *step.owners))
+    globs = [glob for glob, _ in step.modes] + [glob for glob, _, _ in step.owners]
+    return any(fnmatchcase(path, glob) for glob in globs)
 
 
 def _attributes(step: Copy, status: os.stat_result, to: str, path: str) -> None:
     user, group = step.owner
-    for glob, *owner in step.owners:
+    for glob, its_user, its_group in step.owners:
         if fnmatchcase(path, glob):
-            user, group = owner
+            user, group = its_user, its_group
     mode = stat.S_IMODE(status.st_mode)
     for glob, told in step.modes:
         if fnmatchcase(path, glob):

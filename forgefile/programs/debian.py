@@ -8,7 +8,7 @@ import glob
 import os
 from contextlib import suppress
 
-from forgefile.cache.store import remove_tree
+from forgefile.files import remove_tree
 
 _REMOVED = (
     "/etc/ssh/ssh_host_*_key",

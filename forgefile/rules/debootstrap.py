@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from forgefile.errors import did_you_mean
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
 from forgefile.programs.debian import forget_host, settle
 
@@ -44,7 +45,8 @@ class Debootstrap(Rule):
         if not re.fullmatch(r"[a-z0-9][a-z0-9./+-]*", self.suite):
             raise self.refuse("suite", f"{self.suite!r} is no name of a Debian suite")
         if self.variant not in (None, *_VARIANTS):
-            raise self.refuse("variant", f"there is no variant {self.variant!r}", f"choose from: {', '.join(_VARIANTS)}")
+            hint = did_you_mean(str(self.variant), _VARIANTS)
+            raise self.refuse("variant", f"there is no variant {self.variant!r}", hint)
         for name, packages in (("include", self.include), ("exclude", self.exclude)):
             for package in packages:
                 if not re.fullmatch(r"[a-z0-9][a-z0-9.+:-]*", package):

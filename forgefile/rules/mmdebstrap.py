@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from forgefile.errors import did_you_mean
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
 from forgefile.programs.debian import forget_host, settle
 
@@ -48,7 +49,8 @@ class Mmdebstrap(Rule):
         if not re.fullmatch(r"[a-z0-9][a-z0-9./+-]*", self.suite):
             raise self.refuse("suite", f"{self.suite!r} is no name of a Debian suite")
         if self.variant not in _VARIANTS:
-            raise self.refuse("variant", f"there is no variant {self.variant!r}", f"choose from: {', '.join(_VARIANTS)}")
+            hint = did_you_mean(str(self.variant), _VARIANTS)
+            raise self.refuse("variant", f"there is no variant {self.variant!r}", hint)
         for package in self.include:
             if not _WORD.fullmatch(package):
                 raise self.refuse("include", f"{package!r} is no name of a package")
@@ -62,7 +64,7 @@ class Mmdebstrap(Rule):
         )
         argv = ["mmdebstrap", "--mode=root", f"--variant={self.variant}", f"--components={','.join(self.components)}"]
         argv += [f"--skip={what}" for what in ("download/empty", "essential/unlink", "cleanup/apt", "output/dev")]
-        argv += [f"--setup-hook={lend}", "--aptopt=APT::Sandbox::User \"root\"", "--aptopt=Acquire::Retries \"3\""]
+        argv += [f"--setup-hook={lend}", '--aptopt=APT::Sandbox::User "root"', '--aptopt=Acquire::Retries "3"']
         argv += [f"--include={','.join(self.include)}"] if self.include else []
         argv += [f"--architectures={self.arch}"] if self.arch else []
         argv += [f"--keyring={box.path(self.keyring)}"] if self.keyring else []
