@@ -84,7 +84,9 @@ def _fix_vmdk(image: BinaryIO, seed: bytes) -> None:
     assert found is not None  # noqa: S101  for mypy
     number = int.from_bytes(_id(seed, "vmdk")[:4], "big") % 0xFFFFFFFE  # 0xffffffff is that of no disk
     text = descriptor[: found.start(1)] + b"%08x" % number + descriptor[found.end(1) :]
-    _put(image, sector * 512, text[: len(descriptor)].ljust(len(descriptor), b"\0"))
+    text = text.partition(b"\0")[0]  # behind it may stand the rest of a longer one, which had a longer id
+    _expect(len(text) <= len(descriptor), "a VMDK descriptor")
+    _put(image, sector * 512, text.ljust(len(descriptor), b"\0"))
 
 
 def _fix_vdi(image: BinaryIO, seed: bytes) -> None:

@@ -161,6 +161,19 @@ def test_another_disk_has_other_ids(disk, tmp_path, form):
     assert 4 < sum(a != b for a, b in zip(one, two, strict=True)) < 150
 
 
+def test_what_a_shorter_id_left_behind_is_cleared(disk, tmp_path):
+    """qemu-img writes the id without leading zeros and twice, so that the end of the first text can outlive it."""
+    images = []
+    for text in (b"CID=139443bc\nend\n", b"CID=1394bc\nend\n\0\n"):
+        image = tmp_path / "image"
+        header = b"KDMV" + bytes(24) + (1).to_bytes(8, "little") * 2
+        image.write_bytes(header.ljust(512, b"\0") + text.ljust(512, b"\0"))
+        fix_ids(Image(disk=str(disk), image=str(image), format="vmdk"))
+        images.append(image.read_bytes())
+    assert images[0] == images[1]
+    assert images[0][512:].rstrip(b"\0")[-5:] == b"\nend\n"
+
+
 @pytest.mark.parametrize("form", ["vmdk", "vdi", "vhdx", "vpc"])
 def test_an_unknown_image_is_told(disk, tmp_path, form):
     image = tmp_path / "image"
