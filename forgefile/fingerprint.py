@@ -94,6 +94,8 @@ def difference(old: Manifest, new: Manifest, listings: Listings = lambda _: None
         words.append(f"SOURCE_DATE_EPOCH: {old.epoch} → {new.epoch}")
     if (old.output, old.sandbox) != (new.output, new.sandbox):
         words.append("the sandbox changed")
+    if not words and old != new:
+        words.append("the order of its inputs changed")
     return tuple(dict.fromkeys(words))
 
 
@@ -113,7 +115,7 @@ def _input_words(name: str, before: str | None, after: str | None, listings: Lis
     if old is None or new is None:
         return [f"{name}: content changed"]
     words = [_entry_words(name, path, old.get(path), new.get(path)) for path in sorted({*old, *new})]
-    return [word for word in words if word]
+    return [word for word in words if word] or [f"{name}: content changed"]
 
 
 def _entry_words(
@@ -174,23 +176,25 @@ def _title(step: dict[str, Any]) -> str:
 def _field_words(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
     title = str(new["argv"][0]) if new["is"] == "Run" else _title(new)
     for name in dict.fromkeys((*new, *old)):
-        if old.get(name) == new.get(name):
+        before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if repr(before) == repr(after):
             continue
         if name == "argv":
             yield from (f"{title}: {words}" for words in _list_words(old[name][1:], new[name][1:]))
         elif name == "argument":
-            yield from _data_words(old.get(name), new.get(name), "")
+            yield from _data_words(before, after, "")
         elif name == "text":
             yield f"{title}: content changed"
         else:
-            yield f"{title}: {name}: {_short(old.get(name))} → {_short(new.get(name))}"
+            yield f"{title}: {name}: {_short(before)} → {_short(after)}"
 
 
 def _list_words(old: list[Any], new: list[Any]) -> Iterable[str]:
     from difflib import SequenceMatcher  # noqa: PLC0415
 
     before, after = [_short(x) for x in old], [_short(x) for x in new]
-    for kind, i, j, k, m in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    matcher = SequenceMatcher(None, [repr(x) for x in old], [repr(x) for x in new], autojunk=False)
+    for kind, i, j, k, m in matcher.get_opcodes():
         if kind == "replace":
             yield f"{' '.join(before[i:j])} → {' '.join(after[k:m])}"
         elif kind == "delete":
@@ -204,23 +208,34 @@ def _data_words(old: Any, new: Any, path: str) -> Iterable[str]:
     old, new = _named(old), _named(new)
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*new, *old)):
-            if old.get(key) != new.get(key):
-                yield from _data_words(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            before, after = old.get(key, _ABSENT), new.get(key, _ABSENT)
+            if repr(before) != repr(after):
+                yield from _data_words(before, after, f"{path}.{key}".lstrip("."))
+        before, after = [key for key in old if key in new], [key for key in new if key in old]
+        if before != after:
+            yield f"{path or 'argument'}: order {', '.join(before)} → {', '.join(after)}"
     elif isinstance(old, list) and isinstance(new, list):
-        yield from (f"{path}: {words}" for words in _list_words(old, new))
+        yield from (f"{path or 'argument'}: {words}" for words in _list_words(old, new))
     else:
-        yield f"{path}: {_short(old)} → {_short(new)}"
+        yield f"{path or 'argument'}: {_short(old)} → {_short(new)}"
 
 
 def _named(value: Any) -> Any:
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return {item["name"]: item for item in value}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        named = {item["name"]: item for item in value if isinstance(item.get("name"), str)}
+        return named if len(named) == len(value) else value
     return value
 
 
+_ABSENT: Any = object()
+"""Stands for a field that a step leaves out, since it has its default."""
+
+
 def _short(value: Any) -> str:
-    if value is None:
+    if value is _ABSENT:
         return "default"
+    if value is None:
+        return "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     return text if len(text) <= 60 else text[:59] + "…"  # noqa: PLR2004  fits a terminal line

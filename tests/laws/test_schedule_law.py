@@ -1,0 +1,103 @@
+"""Whatever hangs on what and whatever goes wrong: a build ends, in order, and leaves no target between states."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forgefile.graph import Graph, inputs, remaining
+from forgefile.schedule import Schedule, State
+from tests.conftest import make
+
+ENDS = (State.DONE, State.FAILED, State.SKIPPED)
+
+
+@st.composite
+def graphs(draw):
+    targets = []
+    for number in range(draw(st.integers(1, 9))):
+        below = draw(st.lists(st.sampled_from(targets), max_size=3)) if targets else []
+        targets.append(make(f"t{number}", *below))
+    return tuple(targets)
+
+
+def needs(target):
+    """Return all that a target needs, however indirectly."""
+    return {below for needed in inputs(target) for below in (needed, *needs(needed))}
+
+
+class Build:
+    """The engine's loop with drawn outcomes in place of decisions and workers."""
+
+    def __init__(self, targets, data, slots, keep_going):
+        self.data, self.slots, self.keep_going = data, slots, keep_going
+        self.schedule = Schedule(targets)
+        self.started = []
+        self.told = []
+
+    def draw(self, *outcomes):
+        return self.data.draw(st.sampled_from(outcomes))
+
+    def run(self):
+        self.advance()
+        while self.schedule.busy:
+            free = self.slots - len(self.schedule.running)
+            for target in self.schedule.start(lambda t: remaining(t, lambda _: 1.0), free):
+                assert all(self.schedule.state(needed) is State.DONE for needed in inputs(target))
+                self.started.append(target)
+            assert 0 < len(self.schedule.running) <= self.slots
+            ended = self.data.draw(st.sampled_from(sorted(self.schedule.running, key=lambda t: t.name)))
+            if self.draw("done", "done", "failed") == "done":
+                self.schedule.done(ended)
+            else:
+                self.fail(ended)
+            self.advance()
+
+    def advance(self):
+        for target in self.schedule.ready():
+            assert all(self.schedule.state(needed) is State.DONE for needed in inputs(target))
+            match self.draw("run", "run", "current", "failed"):
+                case "run":
+                    self.schedule.queue(target)
+                case "current":
+                    self.schedule.done(target)
+                case "failed":
+                    self.fail(target)
+
+    def fail(self, target):
+        self.told += self.schedule.fail(target)
+        if not self.keep_going:
+            self.told += self.schedule.stop()
+
+
+@given(graphs(), st.data(), st.integers(1, 3), st.booleans())
+def test_every_build_ends_in_order(targets, data, slots, keep_going):
+    build = Build(targets, data, slots, keep_going)
+    build.run()
+    state = {target: build.schedule.state(target) for target in targets}
+    assert all(end in ENDS for end in state.values())
+    assert len(build.started) == len(set(build.started))
+    for target in targets:
+        below = {state[needed] for needed in needs(target)}
+        if State.FAILED in below or State.SKIPPED in below:
+            assert state[target] is State.SKIPPED
+        elif keep_going:
+            assert state[target] is not State.SKIPPED
+    skipped = [target for target in targets if state[target] is State.SKIPPED]
+    assert sorted(build.told, key=targets.index) == skipped
+
+
+@given(graphs())
+def test_declaration_order_has_the_inputs_first(targets):
+    graph = Graph({target.name: target for target in targets}, (), ())
+    for target in targets:
+        closure = graph.closure((target,))
+        assert set(closure) == {target, *needs(target)}
+        assert all(closure.index(below) < closure.index(above) for above in closure for below in inputs(above))
+
+
+@given(graphs(), st.lists(st.integers(0, 9), min_size=9, max_size=9))
+def test_remaining_is_never_shorter_than_that_of_what_stands_above(targets, durations):
+    seconds = dict(zip(targets, map(float, durations), strict=False))
+    length = remaining(targets, seconds.__getitem__)
+    for target in targets:
+        above = [length[other] for other in targets if target in inputs(other)]
+        assert length[target] == seconds[target] + max(above, default=0.0)
