@@ -50,11 +50,14 @@ class Work(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a file system must hold: inodes, and blocks of 4096 bytes (a hole counts as data)."""
+    """What a file system must hold: inodes, and blocks of 4096 bytes (a hole counts as data).
+
+    `unsorted` are the paths whose extended attributes have another order than that of their names.
+    """
 
     inodes: int
     blocks: int
-    bytes: int
+    unsorted: tuple[bytes, ...] = ()
 
 
 # What a folder holds -------------------------------------------------------------------------------------------------
@@ -93,28 +96,34 @@ _FAST_LINK = 60
 
 def measure(root: str) -> Content:
     """Return what ext4 needs to hold a folder. Sizes count and not blocks used here: those are the host's business."""
-    inodes = blocks = size = 0
+    inodes = blocks = 0
+    unsorted: list[bytes] = []
     for path, status, listing in walk(root):
         inodes += 1
         mode = status.st_mode
         if stat.S_ISREG(mode):
             data = -(-status.st_size // BLOCK)
-            size += status.st_size
             blocks += data + data // BLOCK + (data > 4 * 32768)
         elif stat.S_ISDIR(mode):
             blocks += max(1, -(-listing // _LISTING))
         elif stat.S_ISLNK(mode) and status.st_size >= _FAST_LINK:
             blocks += 1
-        blocks += _attribute_blocks(path)
-    return Content(inodes, blocks, size)
+        if names := os.listxattr(path, follow_symlinks=False):
+            sizes = (20 + len(n) + align_up(len(os.getxattr(path, n, follow_symlinks=False)), 4) for n in names)
+            blocks += sum(sizes) > _INODE_ATTRIBUTES
+            if names != sorted(names):
+                unsorted.append(path)
+    return Content(inodes, blocks, tuple(unsorted))
 
 
-def _attribute_blocks(path: bytes) -> int:
-    names = os.listxattr(path, follow_symlinks=False)
-    if not names:
-        return 0
-    sizes = (20 + len(name) + align_up(len(os.getxattr(path, name, follow_symlinks=False)), 4) for name in names)
-    return int(sum(sizes) > _INODE_ATTRIBUTES)
+def sort_attributes(path: bytes) -> None:
+    """Give a file its extended attributes once more, in the order of their names: mke2fs keeps the order."""
+    names = sorted(os.listxattr(path, follow_symlinks=False))
+    values = [os.getxattr(path, name, follow_symlinks=False) for name in names]
+    for name in names:
+        os.removexattr(path, name, follow_symlinks=False)
+    for name, value in zip(names, values, strict=True):
+        os.setxattr(path, name, value, follow_symlinks=False)
 
 
 class Need(NamedTuple):
@@ -125,10 +134,15 @@ class Need(NamedTuple):
 
 
 def need(filesystem: Filesystem, source: str, free: int, size: int | None) -> Need:
-    """Return what is needed to hold a folder and `free` bytes more: whole MiB, or the fixed `size`."""
+    """Return what is needed to hold a folder and `free` bytes more: whole MiB, or the fixed `size`.
+
+    For an ext4 the folder's extended attributes are put into the order that the same tree always has.
+    """
     kind = filesystem.kind
     if kind == "ext4":
         content = measure(source)
+        for path in content.unsorted:
+            sort_attributes(path)
         return Need(size or ext4_size(content, free, filesystem), content.inodes)
     if size is not None or kind == "swap":
         return Need(size or 0)

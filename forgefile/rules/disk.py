@@ -6,9 +6,10 @@ the content is refused where it is declared.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Literal
+
+import xxhash
 
 from forgefile import units
 from forgefile.errors import did_you_mean
@@ -75,9 +76,9 @@ _GROUPS = (8, 4, 4, 4, 12)
 
 
 def _derived(*names: str) -> str:
-    """Return the UUID (RFC 9562, version 5 in form) that names always lead to."""
-    digits = bytearray(hashlib.sha1("\0".join(names).encode(), usedforsecurity=False).digest()[:16])
-    digits[6] = digits[6] & 0x0F | 0x50
+    """Return the UUID (RFC 9562, version 8) that names always lead to."""
+    digits = bytearray(xxhash.xxh3_128_digest("\0".join(names).encode()))
+    digits[6] = digits[6] & 0x0F | 0x80
     digits[8] = digits[8] & 0x3F | 0x80
     text = digits.hex()
     return "-".join(text[sum(_GROUPS[:i]) : sum(_GROUPS[: i + 1])] for i in range(5))

@@ -211,7 +211,7 @@ def test_clock_commands_spare_reserved_inodes():
 @pytest.mark.parametrize("blocks", [0, 10, 1000, 100_000, 3_000_000])
 @pytest.mark.parametrize("inodes", [1, 12_000, 500_000])
 def test_ext4_grows_with_what_it_holds(blocks, inodes):
-    size = filesystem.ext4_size(Content(inodes, blocks, 0), 0, EXT4)
+    size = filesystem.ext4_size(Content(inodes, blocks), 0, EXT4)
     assert size % MIB == 0
     assert size > blocks * 4096 + inodes * 256
-    assert filesystem.ext4_size(Content(inodes, blocks, 0), 256 * MIB, EXT4) >= size + 256 * MIB
+    assert filesystem.ext4_size(Content(inodes, blocks), 256 * MIB, EXT4) >= size + 256 * MIB
