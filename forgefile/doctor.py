@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from forgefile import host, linux, loader
+from forgefile import host, linux, loader, userns
+from forgefile.errors import UsageError
 from forgefile.model import Sandbox, tools
 
 _RULES_TOOLS = ("mmdebstrap", "debootstrap", "sfdisk", "mke2fs", "debugfs", "mkfs.vfat", "mcopy", "grub-mkimage",
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     for tool in needed:
         _line(tool not in missing, tool, host.find(tool) or f"missing: package {host.package(tool) or 'unknown'}")
     sys.stdout.write("this machine\n")
-    well = [_line(*check()) for check in (_root, _namespaces, _overlay, _disk)]
+    well = [_line(*check()) for check in (_user, _namespaces, _overlay, _disk)]
     if line := host.install_line(missing):
         sys.stdout.write(f"\nto mend it:\n  {line}\n")
     sys.stdout.write("\nall is well\n" if all(well) and not missing else "")
@@ -51,15 +52,21 @@ def _needed(path: str, definitions: list[str]) -> dict[str, None]:
     return found
 
 
-def _root() -> tuple[bool, str, str]:
-    if os.geteuid() == 0:
-        return True, "root", "forge runs as root"
-    return False, "root", "forge needs root for now: run it as root, or in a container as root"
+def _user() -> tuple[bool, str, str]:
+    if not userns.needed():
+        return True, "user", "root: no user namespace is needed"
+    problem = _tried(userns.enter)
+    return not problem, "user", problem or "an ordinary user, who is root in a user namespace with 65,536 ids"
 
 
 def _namespaces() -> tuple[bool, str, str]:
     everything = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-    problem = _tried(lambda: linux.unshare(everything))
+
+    def attempt() -> None:
+        userns.enter()
+        linux.unshare(everything)
+
+    problem = _tried(attempt)
     return not problem, "namespaces", problem or "mount, PID, network, IPC and UTS namespaces can be made"
 
 
@@ -69,6 +76,7 @@ def _overlay() -> tuple[bool, str, str]:
             os.mkdir(os.path.join(folder, name))
 
         def attempt() -> None:
+            userns.enter()
             linux.unshare(linux.CLONE_NEWNS)
             linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
             os.chdir(folder)
@@ -96,6 +104,8 @@ def _tried(attempt: Callable[[], None]) -> str | None:
                 attempt()
             except OSError as error:
                 os.write(write, (error.strerror or str(error)).encode())
+            except UsageError as error:
+                os.write(write, f"{error.message} ({error.hint})".encode())
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)

@@ -16,9 +16,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-from forgefile import linux
+from forgefile import linux, userns
 from forgefile.cache.store import Committed, commit
-from forgefile.errors import ForgeError
+from forgefile.errors import ForgeError, UsageError
 from forgefile.files import remove_tree
 from forgefile.sandbox import Job, StepFailed, ended, run
 
@@ -52,14 +52,21 @@ Message = StepBegan | Printed | JobResult
 
 
 class Pool:
-    """`size` worker processes; a slot is the number of one of them."""
+    """`size` worker processes; a slot is the number of one of them.
+
+    Raises `UsageError` when this machine lets an ordinary user not do what workers must.
+    """
 
     def __init__(self, size: int) -> None:
         self._context = get_context("fork")
         self._workers: dict[int, tuple[Any, Connection]] = {}
         self._busy: dict[int, float] = {}
-        for slot in range(size):
-            self._start(slot)
+        try:
+            for slot in range(size):
+                self._start(slot)
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self, slot: int) -> None:
         ours, theirs = self._context.Pipe()
@@ -68,6 +75,8 @@ class Pool:
         process.start()
         theirs.close()
         self._workers[slot] = process, ours
+        if userns.needed() and (problem := pickle.loads(ours.recv_bytes())):  # noqa: S301  our own child
+            raise problem
 
     @property
     def free(self) -> list[int]:
@@ -114,17 +123,28 @@ class Pool:
 
 def _work(connection: Connection, foreign: list[Connection]) -> None:
     """Be a worker until the parent hangs up."""
-    linux.die_with_parent()
     os.setsid()
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_DFL)
     for other in foreign:
         other.close()
+    if userns.needed():
+        connection.send_bytes(pickle.dumps(_entered()))
+    linux.die_with_parent()
     with suppress(EOFError, OSError):
         while True:
             job: Job = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
             connection.send_bytes(pickle.dumps(_do(job, connection)))
     os._exit(0)
+
+
+def _entered() -> UsageError | None:
+    """Enter the user namespace in which all of this worker's jobs run; return what forbids it."""
+    try:
+        userns.enter()
+    except UsageError as error:
+        return error
+    return None
 
 
 def _do(job: Job, connection: Connection) -> JobResult:

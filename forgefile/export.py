@@ -3,9 +3,9 @@
 import os
 import subprocess
 
-from forgefile import linux, sandbox
+from forgefile import linux, sandbox, userns
 from forgefile.cache.records import Result
-from forgefile.errors import BuildError
+from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file, remove_tree
 
 
@@ -15,7 +15,7 @@ def export(store: str, result: Result, destination: str) -> None:
     `destination` is absolute and must not exist; it appears whole or not at all. Raises `BuildError`.
     """
     arriving = f"{destination}.forge-arriving"
-    remove_tree(arriving)
+    userns.call(lambda: remove_tree(arriving))
     try:
         if result.kind == "file":
             copy_file(os.path.join(store, "objects", result.digest), arriving)
@@ -25,7 +25,7 @@ def export(store: str, result: Result, destination: str) -> None:
     except OSError as error:
         raise BuildError(f"{destination} cannot be written: {error.strerror}") from error
     finally:
-        remove_tree(arriving)
+        userns.call(lambda: remove_tree(arriving))
 
 
 def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: bool) -> None:
@@ -37,6 +37,7 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
         return
     status = 1
     try:
+        userns.enter()
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
         os.makedirs(arriving if not tar else f"{store}/staging", exist_ok=True)
@@ -49,7 +50,7 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
         else:
             command = ["cp", "--archive", "--reflink=auto", "--no-target-directory", f"{at}/.", arriving]
         status = subprocess.run(command, check=False).returncode
-    except OSError as error:
-        os.write(2, f"forge: {error}\n".encode())
+    except (OSError, UsageError) as error:
+        os.write(2, f"forge: {error}\n".encode("utf-8", "replace"))
     finally:
         os._exit(status)

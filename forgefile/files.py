@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 
 
@@ -39,3 +40,9 @@ def remove_tree(path: str) -> None:
     import shutil  # noqa: PLC0415  3 ms that a build with nothing to do need not pay
 
     shutil.rmtree(path)
+
+
+def remove_trees(paths: Iterable[str]) -> None:
+    """Remove files, and folders with all in them."""
+    for path in paths:
+        remove_tree(path)

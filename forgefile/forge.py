@@ -91,9 +91,8 @@ class Forge:
         if problem := self._name_problem(name):
             raise ForgefileError(f"{name!r} cannot be a target's name: {problem}", location=where)
         if name in self._targets:
-            raise ForgefileError(
-                f"there are two targets '{name}'", location=where, hint=f"the first is at {self._targets[name].location}"
-            )
+            first = self._targets[name].location
+            raise ForgefileError(f"there are two targets '{name}'", location=where, hint=f"the first is at {first}")
         target = self._targets[name] = Target(name, rule, where)
         return target
 
@@ -119,7 +118,10 @@ class Forge:
         return f"'{longer}' needs a folder of that name or lies in it" if longer else None
 
     def graph(self) -> Graph:
-        """Return what was declared. Raises `UsageError` for a `-D` that no option took, `ForgefileError` for a clash."""
+        """Return what was declared.
+
+        Raises `UsageError` for a `-D` that no option took, `ForgefileError` for a name that is source and target.
+        """
         for name in self._settings:
             if name not in self._options:
                 raise UsageError(f"there is no option '{name}'", hint=did_you_mean(name, list(self._options)))

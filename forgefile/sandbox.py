@@ -521,7 +521,8 @@ def _keep_cache(job: Job, cache: Cache) -> None:
     for path in _files(copied):
         to = f"{shared}/{path}"
         with suppress(FileNotFoundError):
-            if os.path.samefile(f"{copied}/{path}", to):
+            new, old = os.stat(f"{copied}/{path}"), os.stat(to)
+            if (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns):
                 continue
         os.makedirs(os.path.dirname(to), exist_ok=True)
         arriving = f"{to}.{os.getpid()}"

@@ -40,7 +40,7 @@ def enter() -> None:
     except OSError as error:
         raise UsageError(
             f"this kernel lets no ordinary user make a user namespace: {error.strerror}",
-            hint="run forge as root, or allow it: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=9999",
+            hint="run forge as root, or allow it: sysctl user.max_user_namespaces=9999 kernel.unprivileged_userns_clone=1",
         ) from error
     finally:
         os.close(write)

@@ -9,7 +9,6 @@ from forgefile import engine
 from forgefile.cache.layout import CACHE
 from forgefile.cache.store import Store
 from forgefile.errors import UsageError
-from forgefile.files import remove_tree
 from forgefile.graph import OptionValue, inputs
 from forgefile.model import Target
 from forgefile.plan import Decision
@@ -182,14 +181,14 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
         before = _used(store)
         if options.all:
             project.close()
-            remove_tree(store.root)
+            store.remove()
         elif options.words:
             store.discard([target.name for target in chosen])
         else:
             store.discard(None)
-        freed = before - (_used(store) if os.path.isdir(store.root) else 0)
+        freed = before - _used(store)
     kept = "" if options.all or not os.path.isdir(os.path.join(store.root, CACHE)) else "; downloads are kept (--all)"
-    _print(f"removed {removed} placed files and {words.size(max(0, freed))} of results{kept}")
+    _print(f"removed {removed} placed file{'' if removed == 1 else 's'} and {words.size(max(0, freed))} of results{kept}")
     return 0
 
 
@@ -207,7 +206,7 @@ def _unplace(project: engine.Project, target: Target) -> bool:
 
 
 def _used(store: Store) -> int:
-    status = os.statvfs(store.root)
+    status = os.statvfs(os.path.dirname(store.root))
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 

@@ -119,13 +119,11 @@ class Records:
 
     def find(self, fingerprint: str) -> Record | None:
         """Return the record of a fingerprint."""
-        return self._record(self._row(_SELECT + " WHERE fingerprint=?", fingerprint))
+        return self._record(self._row(_BY_FINGERPRINT, fingerprint))
 
     def current(self, target: str) -> Record | None:
         """Return the record of the target's latest result, be it built or restored."""
-        return self._record(
-            self._row(_SELECT + " WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)", target)
-        )
+        return self._record(self._row(_BY_TARGET, target))
 
     @staticmethod
     def _record(row: Any) -> Record | None:
@@ -219,6 +217,8 @@ class Records:
 
 
 _SELECT = "SELECT fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons FROM record"
+_BY_FINGERPRINT = _SELECT + " WHERE fingerprint=?"
+_BY_TARGET = _SELECT + " WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"
 
 
 def _uri(path: str | None, read_only: bool) -> str:

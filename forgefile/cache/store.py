@@ -20,11 +20,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
 from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
 from forgefile.cache.records import Records, Result
 from forgefile.errors import StoreError, UsageError
-from forgefile.files import copy_file, remove_tree
+from forgefile.files import copy_file, remove_trees
 from forgefile.model import Output
 
 _TAG = (
@@ -127,10 +128,18 @@ class Store:
         files = {record.result.digest for record in kept if record.result.kind == "file"}
         layers = {layer for record in kept for layer in record.result.layers}
         logs = {record.fingerprint for record in kept}
-        for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs)):
-            for name in os.listdir(os.path.join(self.root, folder)):
-                if name not in used:
-                    remove_tree(os.path.join(self.root, folder, name))
+        self._remove(
+            [
+                os.path.join(self.root, folder, name)
+                for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs))
+                for name in os.listdir(os.path.join(self.root, folder))
+                if name not in used
+            ]
+        )
+
+    def remove(self) -> None:
+        """Remove the whole store. Call with the lock held and the records closed."""
+        self._remove([self.root])
 
     def stage(self) -> str:
         """Return a new folder for a job, on the store's file system."""
@@ -165,8 +174,12 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left in staging. Call with the lock held."""
-        for name in os.listdir(os.path.join(self.root, STAGING)):
-            remove_tree(os.path.join(self.root, STAGING, name))
+        self._remove([os.path.join(self.root, STAGING, name) for name in os.listdir(os.path.join(self.root, STAGING))])
+
+    def _remove(self, paths: list[str]) -> None:
+        """Remove folders whose files may belong to any mapped id."""
+        if paths:
+            userns.call(lambda: remove_trees(paths))
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""
