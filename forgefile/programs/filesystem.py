@@ -63,29 +63,6 @@ class Content(NamedTuple):
 # What a folder holds -------------------------------------------------------------------------------------------------
 
 
-def walk(root: str) -> Iterator[tuple[bytes, os.stat_result, int]]:
-    """Return (path, status, bytes of directory entries) of all below `root` and itself; hard links once."""
-    folders = [os.fsencode(root)]
-    seen: set[tuple[int, int]] = set()
-    while folders:
-        folder = folders.pop()
-        listing = 24
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                listing += (8 + len(entry.name) + 3) & ~3
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(status.st_mode):
-                    folders.append(entry.path)
-                    continue
-                if status.st_nlink > 1:
-                    identity = (status.st_dev, status.st_ino)
-                    if identity in seen:
-                        continue
-                    seen.add(identity)
-                yield entry.path, status, 0
-        yield folder, os.lstat(folder), listing
-
-
 _INODE_ATTRIBUTES = 80
 """Bytes of extended attributes that surely fit an inode of 256 bytes; more take a block."""
 _LISTING = BLOCK - 72
@@ -95,25 +72,59 @@ _FAST_LINK = 60
 
 
 def measure(root: str) -> Content:
-    """Return what ext4 needs to hold a folder. Sizes count and not blocks used here: those are the host's business."""
+    """Return what ext4 needs to hold a folder. Sizes count and not blocks used here: those are the host's business.
+
+    A hard link counts once. Goes from folder to folder, because short names are looked up faster than long ones; ends
+    in the folder where it began.
+    """
     inodes = blocks = 0
-    unsorted: list[bytes] = []
-    for path, status, listing in walk(root):
-        inodes += 1
-        mode = status.st_mode
-        if stat.S_ISREG(mode):
-            data = -(-status.st_size // BLOCK)
-            blocks += data + data // BLOCK + (data > 4 * 32768)
-        elif stat.S_ISDIR(mode):
-            blocks += max(1, -(-listing // _LISTING))
-        elif stat.S_ISLNK(mode) and status.st_size >= _FAST_LINK:
-            blocks += 1
-        if names := os.listxattr(path, follow_symlinks=False):
-            sizes = (20 + len(n) + align_up(len(os.getxattr(path, n, follow_symlinks=False)), 4) for n in names)
-            blocks += sum(sizes) > _INODE_ATTRIBUTES
-            if names != sorted(names):
-                unsorted.append(path)
+    folders, unsorted = [os.path.abspath(os.fsencode(root))], list[bytes]()
+    seen: set[tuple[int, int]] = set()
+    here = os.getcwd()
+    try:
+        while folders:
+            folder = folders.pop()
+            os.chdir(folder)
+            listing = 24
+            with os.scandir(b".") as entries:
+                for entry in entries:
+                    listing += (8 + len(entry.name) + 3) & ~3
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(b"%b/%b" % (folder, entry.name))
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    if status.st_nlink > 1:
+                        identity = (status.st_dev, status.st_ino)
+                        if identity in seen:
+                            continue
+                        seen.add(identity)
+                    inodes += 1
+                    blocks += _file_blocks(status) + _attribute_blocks(folder, entry.name, unsorted)
+            inodes += 1
+            blocks += max(1, -(-listing // _LISTING)) + _attribute_blocks(folder, b".", unsorted)
+    finally:
+        os.chdir(here)
     return Content(inodes, blocks, tuple(unsorted))
+
+
+def _file_blocks(status: os.stat_result) -> int:
+    """Return the blocks of a file's data and of the index of its extents; those of a long symbolic link."""
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG:
+        data = -(-status.st_size // BLOCK)
+        return data + data // BLOCK + (data > 4 * 32768)
+    return int(kind == stat.S_IFLNK and status.st_size >= _FAST_LINK)
+
+
+def _attribute_blocks(folder: bytes, name: bytes, unsorted: list[bytes]) -> int:
+    """Return the blocks of an entry's extended attributes; note its path if they are not sorted."""
+    names = os.listxattr(name, follow_symlinks=False)
+    if not names:
+        return 0
+    if names != sorted(names):
+        unsorted.append(b"%b/%b" % (folder, name))
+    sizes = (20 + len(n) + align_up(len(os.getxattr(name, n, follow_symlinks=False)), 4) for n in names)
+    return int(sum(sizes) > _INODE_ATTRIBUTES)
 
 
 def sort_attributes(path: bytes) -> None:
@@ -290,6 +301,15 @@ class Superblock(NamedTuple):
         return cls(inodes, free_blocks, free_inodes)
 
 
+_RESERVED_INODES = 10
+"""How many inodes an ext4 uses beside those of its content: 1 and 3 to 10, and lost+found."""
+
+
+def _write_commands(path: str, source: str, used: int, epoch: int) -> None:
+    with open(path, "w") as file:
+        file.write(root_commands(os.stat(source)) + clock_commands(used, epoch))
+
+
 def _ext4(filesystem: Filesystem, source: str, region: Region, work: Work) -> Job:
     tmp, epoch, inodes = work
     config = f"{tmp}/mke2fs.conf"
@@ -297,18 +317,19 @@ def _ext4(filesystem: Filesystem, source: str, region: Region, work: Work) -> Jo
         file.write(_MKE2FS_CONFIG)
     env = {"E2FSPROGS_FAKE_TIME": str(epoch), "MKE2FS_CONFIG": config, "LC_ALL": "C", "TZ": "UTC"}
     total = _inodes(region.size // BLOCK, inodes, filesystem)
+    process = Process(mke2fs(filesystem, source, region, total), env=env)
+    commands, errors, used = f"{tmp}/debugfs", f"{tmp}/debugfs.log", inodes + _RESERVED_INODES
+    _write_commands(commands, source, used, epoch)
     try:
-        yield Process(mke2fs(filesystem, source, region, total), env=env)
+        yield process
     except BuildError:
         needed = ext4_size(measure(source), 0, filesystem)
         if needed > region.size:
             raise TooSmallError(needed) from None
         raise
     made = Superblock.read(region)
-    commands, errors = f"{tmp}/debugfs", f"{tmp}/debugfs.log"
-    with open(commands, "w") as file:
-        file.write(root_commands(os.stat(source)))
-        file.write(clock_commands(made.inodes - made.free_inodes, epoch))
+    if made.inodes - made.free_inodes != used:
+        _write_commands(commands, source, made.inodes - made.free_inodes, epoch)
     argv = ("debugfs", "-w", "-f", commands, f"{region.image}?offset={region.start}")
     yield Process(argv, env=env, stdout="/dev/null", stderr=errors)
     with open(errors) as file:
