@@ -105,10 +105,10 @@ class Forge:
 
     def _name_problem(self, name: Any) -> str | None:
         if not isinstance(name, str) or not name:
-            return "it is not a text"
+            return "it is empty" if name == "" else "it is not a text"
         if name.startswith(("/", "-")) or ".." in name.split("/"):
             return "it leads out of the project folder" if not name.startswith("-") else "it looks like an option"
-        if posixpath.normpath(name) != name or not name.isprintable() or name.split("/")[0] == ".forge":
+        if posixpath.normpath(name) != name or not name.isprintable() or name.split("/")[0] in (".", ".forge"):
             return "write it as a plain relative path"
         if name in RESERVED:
             return "forge has a command of that name"

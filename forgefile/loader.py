@@ -50,7 +50,7 @@ def load(path: str, settings: Mapping[str, str]) -> Graph:
         where = Location(((error.filename or path, error.lineno or 1),))
         shown = f"\n    {error.text.rstrip()}" if error.text else ""
         raise ForgefileError(f"{error.msg}{shown}", location=where) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if _is_ours(error):
             raise
         raise ForgefileError(f"{type(error).__name__}: {error}", location=_place(error, path)) from error
@@ -84,6 +84,6 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _place(error: BaseException, path: str) -> Location:
-    """Return where outside forge an exception came from."""
-    theirs = [frame for frame in _frames(error) if not frame[0].startswith((_PACKAGE, "<frozen"))]
+    """Return where in the project an exception came from; libraries that it passed are left out."""
+    theirs = [frame for frame in _frames(error) if frame[0].startswith(os.path.dirname(path) + os.sep)]
     return Location(tuple(reversed(theirs)) or ((path, 1),))

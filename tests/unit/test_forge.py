@@ -1,0 +1,220 @@
+"""`Forge`: what a Forgefile may declare, and what is refused, with the line."""
+
+import pytest
+
+from forgefile.errors import ForgefileError, UsageError
+from forgefile.forge import RESERVED, VERBS, Forge
+from forgefile.graph import OptionValue
+from forgefile.model import Source
+from tests.conftest import Needs, NeedsTree
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("overlay/etc/motd", "scripts/tune.sh", "scripts/more.sh", "words.txt"):
+        path = tmp_path / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "outside").touch()
+    (tmp_path / "project/dangling").symlink_to("nowhere")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def forge(folder):
+    return Forge(str(folder), {})
+
+
+# Names of targets
+
+
+@pytest.mark.parametrize("name", ["a", "disk.img", "arm64/disk.img", "with blank", "a[1].img", "ä.img", "...", "a..b"])
+def test_a_name_that_may_be(forge, name):
+    target = forge.target(name, Needs())
+    assert target.name == name
+    assert list(forge.graph().targets) == [name]
+    assert target.location is not None
+    assert target.location.file == __file__
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("/etc/passwd", "it leads out of the project folder"),
+        ("../x", "it leads out of the project folder"),
+        ("a/../../x", "it leads out of the project folder"),
+        ("..", "it leads out of the project folder"),
+        ("-x", "it looks like an option"),
+        ("", "it is empty"),
+        (None, "it is not a text"),
+        (3, "it is not a text"),
+        ("./a", "write it as a plain relative path"),
+        ("a//b", "write it as a plain relative path"),
+        ("a/", "write it as a plain relative path"),
+        (".", "write it as a plain relative path"),
+        ("a\n", "write it as a plain relative path"),
+        (".forge", "write it as a plain relative path"),
+        (".forge/objects/x", "write it as a plain relative path"),
+        *((word, "forge has a command of that name") for word in ("build", "why", "watch")),
+    ],
+)
+def test_a_name_that_may_not_be(forge, name, problem):
+    with pytest.raises(ForgefileError) as caught:
+        forge.target(name, Needs())
+    assert caught.value.message == f"{name!r} cannot be a target's name: {problem}"
+    assert caught.value.location.file == __file__
+    assert caught.value.status == 2
+
+
+def test_every_verb_is_reserved():
+    assert set(VERBS) <= RESERVED
+
+
+def test_two_targets_of_a_name(forge):
+    first = forge.target("a", Needs())
+    with pytest.raises(ForgefileError, match="there are two targets 'a'") as caught:
+        forge.target("a", NeedsTree())
+    assert caught.value.hint == f"the first is at {first.location}"
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b", "a/b/c")])
+def test_a_name_that_needs_another_ones_folder(forge, first, second):
+    forge.target(first, Needs())
+    with pytest.raises(ForgefileError, match=f"'{first}' needs a folder of that name or lies in it"):
+        forge.target(second, Needs())
+
+
+def test_names_side_by_side(forge):
+    for name in ("a", "ab", "b/c", "b/cd"):
+        forge.target(name, Needs())
+
+
+def test_a_target_of_a_sources_name(forge):
+    forge.source("words.txt")
+    with pytest.raises(ForgefileError, match=r"'words\.txt' cannot be a target's name: it is a source"):
+        forge.target("words.txt", Needs())
+
+
+def test_a_source_of_a_targets_name(forge):
+    target = forge.target("words.txt", Needs())
+    forge.source("words.txt")
+    with pytest.raises(ForgefileError, match=r"'words\.txt' is both a source and a target") as caught:
+        forge.graph()
+    assert caught.value.location == target.location
+
+
+@pytest.mark.parametrize("rule", [None, "rootfs", Needs, Source(path="x")])
+def test_a_target_needs_a_rule(forge, rule):
+    with pytest.raises(ForgefileError, match=f"target 'a' needs a rule, not {type(rule).__name__}"):
+        forge.target("a", rule)
+
+
+# Defaults
+
+
+def test_defaults_are_kept_in_order_and_once(forge):
+    a, b = forge.target("a", Needs()), forge.target("b", Needs())
+    forge.default(b, a)
+    forge.default(b)
+    assert forge.graph().defaults == (b, a)
+
+
+@pytest.mark.parametrize("wrong", ["a", None, Source(path="words.txt")])
+def test_a_default_that_is_no_handle(forge, wrong):
+    with pytest.raises(ForgefileError, match=r"forge\.default takes handles of targets, not "):
+        forge.default(wrong)
+
+
+# Sources
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [("words.txt", "words.txt"), ("./overlay/", "overlay"), ("scripts/../words.txt", "words.txt"),
+     ("../outside", "../outside"), ("dangling", "dangling")],
+)  # fmt: skip
+def test_source(forge, path, normal):
+    assert forge.source(path) == Source(path=normal)
+
+
+def test_the_same_source_is_the_same_handle(forge):
+    assert forge.source("overlay") is forge.source("overlay/")
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "hint"),
+    [
+        ("word.txt", "the source 'word.txt' does not exist", "did you mean 'words.txt'?"),
+        ("scripts/tun.sh", "the source 'scripts/tun.sh' does not exist", "did you mean 'tune.sh'?"),
+        ("nowhere/x", "the source 'nowhere/x' does not exist", None),
+        ("", "a source is named by a path, not by ''", None),
+        (None, "a source is named by a path, not by None", None),
+        (("a",), "a source is named by a path, not by ('a',)", None),
+    ],
+)
+def test_a_source_that_is_none(forge, path, message, hint):
+    with pytest.raises(ForgefileError) as caught:
+        forge.source(path)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    assert caught.value.location.file == __file__
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("scripts/*.sh", ["scripts/more.sh", "scripts/tune.sh"]),
+        ("**/*.sh", ["scripts/more.sh", "scripts/tune.sh"]),
+        ("words.txt", ["words.txt"]),
+        ("overlay/**", ["overlay", "overlay/etc", "overlay/etc/motd"]),
+    ],
+)
+def test_sources_by_glob(forge, pattern, paths):
+    assert [source.path for source in forge.sources(pattern)] == paths
+
+
+def test_a_glob_that_matches_nothing(forge):
+    with pytest.raises(ForgefileError, match=r"no source matches 'scripts/\*.py'") as caught:
+        forge.sources("scripts/*.py")
+    assert caught.value.location.file == __file__
+
+
+# Options
+
+
+def test_an_option_has_its_default_or_what_was_set(folder):
+    forge = Forge(str(folder), {"suite": "trixie"})
+    assert forge.option("suite", "bookworm", choices=("bookworm", "trixie"), help="Debian release") == "trixie"
+    assert forge.option("arch", "amd64") == "amd64"
+    assert forge.graph().options == (
+        OptionValue("suite", "trixie", "bookworm", ("bookworm", "trixie"), "Debian release"),
+        OptionValue("arch", "amd64", "amd64", (), ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [("trixi", "did you mean 'trixie'?"), ("", "choose from: bookworm, trixie")]
+)
+def test_a_value_that_is_no_choice(folder, value, hint):
+    with pytest.raises(UsageError, match=f"the option 'suite' cannot be '{value}'") as caught:
+        Forge(str(folder), {"suite": value}).option("suite", "bookworm", choices=("bookworm", "trixie"))
+    assert caught.value.hint == hint
+    assert caught.value.location.file == __file__
+
+
+def test_a_default_that_is_no_choice(forge):
+    with pytest.raises(UsageError, match="the option 'suite' cannot be 'sid'"):
+        forge.option("suite", "sid", choices=iter(("bookworm", "trixie")))
+
+
+def test_an_option_declared_twice(forge):
+    forge.option("suite", "bookworm")
+    with pytest.raises(ForgefileError, match="the option 'suite' is declared twice"):
+        forge.option("suite", "bookworm")
+
+
+def test_a_setting_that_no_option_takes(folder):
+    forge = Forge(str(folder), {"sute": "trixie"})
+    forge.option("suite", "bookworm")
+    with pytest.raises(UsageError, match="there is no option 'sute'") as caught:
+        forge.graph()
+    assert caught.value.hint == "did you mean 'suite'?"
