@@ -1,0 +1,239 @@
+"""Records: what is remembered comes back, all or nothing, and looking leaves no trace."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from forgefile.cache.records import Record, Records, Result
+from forgefile.errors import StoreError
+from forgefile.fingerprint import Manifest, encode
+
+MANIFEST = Manifest(output="file", epoch=1, steps=(), inputs=(("words.txt", "1"),), tools=())
+FILE = Result("file", "d1", (), 7)
+TREE = Result("tree", "d2", ("l1", "l2"), 0)
+KEY = (0o100644, 7, 1_735_689_600_000_000_000, (1 << 62) + 1, (1 << 63) - 1)
+
+
+def record(fingerprint, target="a", result=FILE, seconds=1.5, reasons=("never built",)):
+    return Record(fingerprint, target, encode(MANIFEST), result, seconds, reasons)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "records.sqlite")
+
+
+@pytest.fixture
+def records():
+    found = Records(None)
+    yield found
+    found.close()
+
+
+def opened(path, **how):
+    return Records(path, **how)
+
+
+def test_a_record_comes_back(path):
+    tree = record("f2", "b", TREE, reasons=("x: a → b", "tool x: changed"))
+    for one in (record("f1"), tree, record("f3", "c", reasons=())):
+        records = opened(path)
+        records.remember(one)
+        records.close()
+        records = opened(path)
+        assert records.find(one.fingerprint) == records.current(one.target) == one
+        assert records.find(one.fingerprint).manifest == MANIFEST
+        records.close()
+
+
+def test_what_was_never_remembered_is_none(records):
+    assert records.find("f1") is records.current("a") is records.seconds("a") is records.log("a") is None
+    assert records.listing("d") is records.object_key("d") is records.placed("/x") is None
+    assert records.seen("/x") == ("", {})
+    assert list(records.all()) == []
+
+
+def test_the_latest_is_current_and_an_earlier_one_can_be_again(records):
+    first, second = record("f1", seconds=1.0), record("f2", seconds=2.0)
+    records.remember(first)
+    records.remember(second)
+    assert records.current("a") == second
+    records.make_current("a", "f1")
+    assert records.current("a") == first
+    assert records.seconds("a") == 2.0
+
+
+def test_remembering_again_replaces(records):
+    records.remember(record("f1", seconds=1.0))
+    records.remember(record("f2", seconds=2.0))
+    records.remember(record("f1", seconds=3.0))
+    assert records.find("f1").seconds == records.seconds("a") == 3.0
+    assert len(list(records.all())) == 2
+
+
+def test_two_targets_with_one_fingerprint_are_both_current(records):
+    records.remember(record("f1", "a"))
+    records.make_current("b", "f1")
+    assert records.current("a") == records.current("b")
+
+
+def test_a_forgotten_record_is_not_current_any_more(records):
+    records.remember(record("f1"))
+    records.forget("f1")
+    assert records.find("f1") is records.current("a") is None
+
+
+def test_logs(records):
+    records.keep_log("a", "f1")
+    records.keep_log("a", "f2")
+    assert records.log("a") == "f2"
+
+
+def test_what_was_seen_of_files(records):
+    seen = {"": (None, ("d", 0o755, "")), "caf\udce9": (KEY, ("f", 0o644, "aa")), "l": (KEY, ("l", 0, "t"))}
+    records.keep_seen("/p/overlay", "d1", seen)
+    assert records.seen("/p/overlay") == ("d1", seen)
+    records.keep_listing("d1", seen)
+    records.keep_listing("d1", {})
+    assert records.listing("d1") == {name: entry for name, (_, entry) in seen.items()}
+
+
+def test_keys_of_objects_and_of_placed_files(records):
+    records.keep_object_key("d1", KEY)
+    assert records.object_key("d1") == KEY
+    records.keep_object_key("d1", None)
+    assert records.object_key("d1") is None
+    records.keep_placed("/p/disk.img", "d1", KEY)
+    records.keep_placed("/p/disk.img", "d2", KEY)
+    assert records.placed("/p/disk.img") == ("d2", KEY)
+
+
+def test_together_is_all_or_nothing(records):
+    with records.together():
+        records.remember(record("f1"))
+        records.keep_log("a", "f1")
+
+    def fail():
+        with records.together():
+            records.remember(record("f2"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert records.find("f2") is None
+    assert records.current("a") == record("f1")
+
+
+@pytest.mark.parametrize("name", ["with blank", "100%", "a?b#c", "ä", "caf\udce9"])
+def test_any_folder_will_do(tmp_path, name):
+    (tmp_path / name).mkdir()
+    path = str(tmp_path / name / "records.sqlite")
+    records = opened(path)
+    records.remember(record("f1"))
+    records.close()
+    assert os.path.exists(path)
+    records = opened(path, read_only=True)
+    assert records.find("f1") == record("f1")
+    records.close()
+
+
+# Read-only
+
+
+def traces(folder):
+    return {name: os.stat(f"{folder}/{name}") for name in os.listdir(folder)}
+
+
+def look(path):
+    records = opened(path, read_only=True)
+    found = records.find("f1")
+    records.remember(record("f9", "z"))
+    records.keep_seen("/x", "d", {})
+    with records.together():
+        records.forget("f1")
+    records.close()
+    return found
+
+
+def test_looking_writes_nothing(path, tmp_path):
+    records = opened(path)
+    records.remember(record("f1"))
+    records.close()
+    before = traces(tmp_path)
+    assert list(before) == ["records.sqlite"]
+    assert look(path) == record("f1")
+    after = traces(tmp_path)
+    assert after.keys() == before.keys()
+    assert after["records.sqlite"].st_mtime_ns == before["records.sqlite"].st_mtime_ns
+    records = opened(path)
+    assert records.find("f1") == record("f1")
+    assert records.find("f9") is None
+    records.close()
+
+
+def test_looking_while_another_writes(path, tmp_path):
+    writer = opened(path)
+    writer.remember(record("f1"))
+    before = {name: status.st_size for name, status in traces(tmp_path).items()}
+    assert look(path) == record("f1")
+    assert {name: status.st_size for name, status in traces(tmp_path).items()} == before
+    writer.close()
+
+
+KILLED = """
+import os, sys
+sys.path[:0] = {paths!r}
+from forgefile.cache.records import Records, Record, Result
+records = Records({path!r})
+records.remember(Record("f1", "a", {text!r}, Result("file", "d1", (), 7), 1.5, ("never built",)))
+os._exit(9)
+"""
+
+
+def test_what_a_killed_run_had_remembered_is_there(path, tmp_path):
+    code = KILLED.format(paths=sys.path, path=path, text=encode(MANIFEST))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert os.path.exists(f"{path}-wal")
+    before = set(traces(tmp_path))
+    assert look(path) == record("f1")
+    assert set(traces(tmp_path)) == before
+    records = opened(path)
+    assert records.find("f1") == record("f1")
+    records.close()
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_file_that_is_no_database(path, read_only):
+    with open(path, "w") as stream:
+        stream.write("this is no database, but long enough to be looked at " * 20)
+    with pytest.raises(StoreError, match=r"the store's records \(.*\) cannot be used") as caught:
+        opened(path, read_only=read_only)
+    assert caught.value.hint == "forge clean --all starts a new store"
+
+
+def other_version(path):
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE record (other TEXT)")
+    database.execute("PRAGMA user_version=99")
+    database.commit()
+    database.close()
+
+
+def test_records_of_another_version_are_not_read(path):
+    other_version(path)
+    with pytest.raises(StoreError, match="are of another version of forge"):
+        opened(path, read_only=True)
+
+
+def test_records_of_another_version_are_dropped_by_a_build(path):
+    other_version(path)
+    records = opened(path)
+    records.remember(record("f1"))
+    assert records.find("f1") == record("f1")
+    records.close()
