@@ -32,6 +32,8 @@ _HOST_ETC = (
     "ld.so.conf", "ld.so.conf.d", "mke2fs.conf", "nsswitch.conf", "os-release", "protocols", "services", "ssl",
 )  # fmt: skip
 _MOUNT_POINTS = ("proc", "sys", "dev", "run")
+_KERNEL_SETTINGS = ("sys", "sysrq-trigger", "irq", "bus")
+"""In /proc, what would change the running kernel of the whole machine."""
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # From capabilities(7): modules, raw I/O, accounting, reboot, clock, audit, MAC, syslog, wake alarms, BPF, perf.
@@ -273,7 +275,7 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
                 if alone:
                     linux.loopback_up()
                 _guarded(inside, error_write)
-            os._exit(_shell_status(os.waitpid(first, 0)[1]))
+            os._exit(_exit_status(os.waitpid(first, 0)[1], error_write))
         except OSError as error:
             os.write(error_write, f"the sandbox cannot be made: {error}".encode())
         os._exit(1)
@@ -284,13 +286,15 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
     os.close(output_read)
     with open(error_read, "rb") as stream:
         message = stream.read().decode("utf-8", "replace")
-    status = os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1])
-    return (128 - status if status > 128 else status), message  # noqa: PLR2004  a shell's way to tell of a signal
+    return os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1]), message
 
 
-def _shell_status(status: int) -> int:
+def _exit_status(status: int, error_write: int) -> int:
+    """Return the exit status in a wait status; an end by a signal, which has none, is told through `error_write`."""
     code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    if code < 0:
+        os.write(error_write, ended(code).encode())
+    return abs(code)
 
 
 def _guarded(inside: Callable[[], NoReturn], error_write: int) -> NoReturn:
@@ -359,6 +363,8 @@ def _enter(job: Job, step: Step, root: str) -> None:
     linux.bind(f"{job.staging}/run", f"{root}{_PREFIX}")
     if step.root is None or isinstance(step, Run):
         linux.mount("proc", f"{root}/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
+        for name in filter(os.path.exists, (f"{root}/proc/{each}" for each in _KERNEL_SETTINGS)):
+            linux.bind(name, name, read_only=True)
         linux.bind("/sys", f"{root}/sys", read_only=True)
         _devices(f"{root}/dev")
         os.mkdir(f"{root}/run/lock", 0o1777)
@@ -396,7 +402,9 @@ def _exec_and_reap(step: Run) -> NoReturn:
     while True:
         pid, status = os.wait()
         if pid == child:
-            os._exit(_shell_status(status))
+            if os.WIFSIGNALED(status):
+                raise BuildError(ended(os.waitstatus_to_exitcode(status)))
+            os._exit(os.waitstatus_to_exitcode(status))
 
 
 def _exec(step: Run) -> NoReturn:
