@@ -288,7 +288,10 @@ class _Build:
         with records.together():
             for digest, seen in self._planner.listings(target).items():
                 records.keep_listing(digest, seen)
-            records.keep_object_key(made.digest, result.committed.key)
+            if result.committed.key is None:
+                records.keep_layer(made.layers[-1])
+            else:
+                records.keep_object_key(made.digest, result.committed.key)
             reasons = self._decisions[target].reasons
             records.remember(
                 Record(fingerprint(manifest), target.name, encode(manifest), made, result.seconds, reasons)

@@ -12,6 +12,7 @@ from forgefile import host, linux
 from forgefile.errors import UsageError
 
 _IDS = 65_536
+_FALSE = 3
 
 
 def needed() -> bool:
@@ -40,7 +41,7 @@ def enter() -> None:
     except OSError as error:
         raise UsageError(
             f"this kernel lets no ordinary user make a user namespace: {error.strerror}",
-            hint="run forge as root, or allow it: sysctl user.max_user_namespaces=9999 kernel.unprivileged_userns_clone=1",
+            hint="run forge as root, or allow it: sysctl kernel.unprivileged_userns_clone=1",
         ) from error
     finally:
         os.close(write)
@@ -77,24 +78,24 @@ def _range(path: str) -> tuple[int, int]:
     )
 
 
-def call(function: Callable[[], None]) -> None:
+def call(function: Callable[[], bool | None]) -> bool:
     """Call a function where files of mapped ids can be handled: here for root, else in a child in a user namespace.
 
-    Raises OSError when it failed in the child.
+    Returns whether it returned true. Raises OSError when it failed in the child.
     """
     if not needed():
-        function()
-        return
+        return bool(function())
     child = os.fork()
     if not child:
         status = 1
         try:
             enter()
-            function()
-            status = 0
+            status = 0 if function() else _FALSE
         except (OSError, UsageError) as error:
             os.write(2, f"forge: {error}\n".encode("utf-8", "replace"))
         finally:
             os._exit(status)
-    if os.waitpid(child, 0)[1]:
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status not in (0, _FALSE):
         raise OSError("files of mapped ids could not be handled; see above")
+    return status == 0

@@ -188,7 +188,8 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
             store.discard(None)
         freed = before - _used(store)
     kept = "" if options.all or not os.path.isdir(os.path.join(store.root, CACHE)) else "; downloads are kept (--all)"
-    _print(f"removed {removed} placed file{'' if removed == 1 else 's'} and {words.size(max(0, freed))} of results{kept}")
+    files = "1 placed file" if removed == 1 else f"{removed} placed files"
+    _print(f"removed {files} and {words.size(max(0, freed))} of results{kept}")
     return 0
 
 

@@ -16,7 +16,7 @@ from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
 from forgefile.model import Output
 
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (fingerprint TEXT PRIMARY KEY, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
   layers TEXT, size INTEGER, seconds REAL, reasons TEXT, number INTEGER) WITHOUT ROWID;
@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS log (target TEXT PRIMARY KEY, fingerprint TEXT) WITHO
 CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, digest TEXT, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing (digest TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS object (digest TEXT PRIMARY KEY, key BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layer (digest TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS boot (id TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB) WITHOUT ROWID;
 """
 
@@ -81,7 +83,7 @@ class Records:
 
     def _create(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
-        for table in ("record", "current", "log", "seen", "listing", "object", "placed"):
+        for table in ("record", "current", "log", "seen", "listing", "object", "layer", "boot", "placed"):
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version={_FORMAT}")
@@ -206,6 +208,23 @@ class Records:
         else:
             self._write("INSERT OR REPLACE INTO object VALUES (?,?)", (digest, marshal.dumps(key)))
 
+    def layer_is_whole(self, digest: str) -> bool:
+        """Tell whether a layer is known to be as its digest says."""
+        return self._row("SELECT 1 FROM layer WHERE digest=?", digest) is not None
+
+    def keep_layer(self, digest: str) -> None:
+        """Note that a layer is as its digest says."""
+        self._write("INSERT OR IGNORE INTO layer VALUES (?)", (digest,))
+
+    def enter_boot(self, boot: str) -> None:
+        """Note in which boot of the machine the store is written; in another one no output is known to be whole."""
+        row = self._row("SELECT id FROM boot")
+        if row is None or row[0] != boot:
+            with self.together():
+                for statement in ("DELETE FROM object", "DELETE FROM layer", "DELETE FROM boot"):
+                    self._write(statement)
+                self._write("INSERT INTO boot VALUES (?)", (boot,))
+
     def placed(self, path: str) -> tuple[str, StatKey] | None:
         """Return the digest of what was placed at a path, and the status that it had then."""
         row = self._row("SELECT digest, key FROM placed WHERE path=?", path)
@@ -216,9 +235,10 @@ class Records:
         self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
 
 
-_SELECT = "SELECT fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons FROM record"
-_BY_FINGERPRINT = _SELECT + " WHERE fingerprint=?"
-_BY_TARGET = _SELECT + " WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"
+_COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons"
+_SELECT = f"SELECT {_COLUMNS} FROM record"
+_BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=?"
+_BY_TARGET = f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"  # noqa: S608  only constants are put in
 
 
 def _uri(path: str | None, read_only: bool) -> str:

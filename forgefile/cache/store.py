@@ -8,8 +8,8 @@ A file output that was asked for is placed beside the Forgefile as a hard link w
 else link, else copy. The status of every object is compared before it is used, so that a file that a user changed is
 noticed and never served or used as input.
 
-After the kill of a *machine* (power cut) objects may be torn, since nothing waits for the disk. Each store notes the
-boot in which it was last written; in another boot every object is digested again before its first use.
+After a crash of the *machine* outputs may be torn, since nothing waits for the disk. The store notes in which boot it
+was written; in another boot every output is digested again before its first use.
 """
 
 import errno
@@ -33,6 +33,8 @@ _TAG = (
     "# This folder is forge's store: outputs of earlier builds, which can be built again.\n"
 )
 _FICLONE = 0x40049409
+_ANY_TIME = 1 << 33
+"""An epoch in seconds that no sealed file is later than."""
 _DISK_MINIMUM = 64 << 20
 
 
@@ -64,7 +66,9 @@ class Store:
                     f"the store {root} cannot be made: {error.strerror}",
                     hint="forge keeps its store beside the Forgefile: the folder must be writable",
                 ) from error
-        return cls(root, Records(path))
+        store = cls(root, Records(path))
+        store.records.enter_boot(_boot())
+        return store
 
     # Reading
 
@@ -86,7 +90,7 @@ class Store:
         Only a file whose status is not as noted is read again; one that is damaged leaves the store.
         """
         if result.kind == "tree":
-            return None if all(os.path.isdir(self.layer_path(layer)) for layer in result.layers) else "is missing"
+            return next((problem for layer in result.layers if (problem := self._layer_problem(layer))), None)
         path = self.object_path(result.digest)
         try:
             key = stat_key(os.lstat(path))
@@ -101,6 +105,18 @@ class Store:
             os.unlink(path)
             self.records.keep_object_key(result.digest, None)
         return "was changed since it was built"
+
+    def _layer_problem(self, layer: str) -> str | None:
+        path = self.layer_path(layer)
+        if not os.path.isdir(path):
+            return "is missing"
+        if self.records.read_only or self.records.layer_is_whole(layer):
+            return None
+        if not userns.call(lambda: seal_layer(path, _ANY_TIME).digest == layer):
+            self._remove([path])
+            return "is damaged"
+        self.records.keep_layer(layer)
+        return None
 
     def is_placed(self, result: Result, path: str) -> bool:
         """Tell whether a result lies at its place in the project, unchanged."""
@@ -240,6 +256,12 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
             raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
     layers = (*(base or ()), sealed.digest)
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
+
+
+def _boot() -> str:
+    """Return what tells this boot of the machine from all others."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
 
 
 def tree_digest(layers: tuple[str, ...]) -> str:
