@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from forgefile import engine
-from forgefile.cache.layout import CACHE
-from forgefile.cache.store import Store
 from forgefile.errors import UsageError
 from forgefile.graph import OptionValue, inputs
 from forgefile.model import Target
@@ -178,18 +176,12 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
     chosen = project.graph.select(options.words or ["*"]) if project.graph.targets else ()
     with store.lock(lambda holder: _print(f"waiting for the forge that builds here (process {holder})")):
         removed = sum(_unplace(project, target) for target in chosen)
-        before = _used(store)
+        results = store.discard([target.name for target in chosen] if options.words else None)
         if options.all:
             project.close()
             store.remove()
-        elif options.words:
-            store.discard([target.name for target in chosen])
-        else:
-            store.discard(None)
-        freed = before - _used(store)
-    kept = "" if options.all or not os.path.isdir(os.path.join(store.root, CACHE)) else "; downloads are kept (--all)"
-    files = "1 placed file" if removed == 1 else f"{removed} placed files"
-    _print(f"removed {files} and {words.size(max(0, freed))} of results{kept}")
+    kept = "" if options.all else "; downloads are kept (--all removes them)"
+    _print(f"removed {words.count(results, 'result')} and {words.count(removed, 'placed file')}{kept}")
     return 0
 
 
@@ -204,11 +196,6 @@ def _unplace(project: engine.Project, target: Target) -> bool:
         return False
     os.unlink(path)
     return True
-
-
-def _used(store: Store) -> int:
-    status = os.statvfs(os.path.dirname(store.root))
-    return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
 _VERBS: dict[str, Callable[[engine.Project, argparse.Namespace], int]] = {

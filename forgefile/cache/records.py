@@ -236,7 +236,7 @@ class Records:
 
 
 _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons"
-_SELECT = f"SELECT {_COLUMNS} FROM record"
+_SELECT = f"SELECT {_COLUMNS} FROM record"  # noqa: S608  only constants are put in
 _BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=?"
 _BY_TARGET = f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"  # noqa: S608  only constants are put in
 

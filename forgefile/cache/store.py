@@ -134,12 +134,15 @@ class Store:
 
     # Writing
 
-    def discard(self, targets: Collection[str] | None) -> None:
-        """Forget results (None: all) and remove what then belongs to no record. Call with the lock held."""
+    def discard(self, targets: Collection[str] | None) -> int:
+        """Forget results (None: all) and remove what then belongs to no record; return how many were forgotten.
+
+        Call with the lock held.
+        """
+        forgotten = [record for record in self.records.all() if targets is None or record.target in targets]
         with self.records.together():
-            for record in list(self.records.all()):
-                if targets is None or record.target in targets:
-                    self.records.forget(record.fingerprint)
+            for record in forgotten:
+                self.records.forget(record.fingerprint)
         kept = list(self.records.all())
         files = {record.result.digest for record in kept if record.result.kind == "file"}
         layers = {layer for record in kept for layer in record.result.layers}
@@ -152,6 +155,7 @@ class Store:
                 if name not in used
             ]
         )
+        return len(forgotten)
 
     def remove(self) -> None:
         """Remove the whole store. Call with the lock held and the records closed."""

@@ -215,7 +215,7 @@ class Account:
     def _nothing_done(self, event: Finished) -> str:
         wanted = list(self._places) or list(self._ended)
         if not wanted:
-            return f"nothing to do: {_count(event.current, 'target')} up to date" if event.current else "nothing to do"
+            return f"nothing to do: {count(event.current, 'target')} up to date" if event.current else "nothing to do"
         return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
 
 
@@ -303,9 +303,10 @@ def _because(reasons: Sequence[str]) -> Line:
     """Return the first reason and how many more there are, to stand at the end of a line."""
     if not reasons:
         return ()
-    more = f"; {_count(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+    more = f"; {count(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
     return _line(f" ({printable(reasons[0])}{more})", "aside")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
