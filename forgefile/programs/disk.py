@@ -538,7 +538,7 @@ def _table(disk: Disk, layout: Layout) -> Job:
     env = {"LC_ALL": "C"}
     if disk.sector_size == 512:  # noqa: PLR2004  what sfdisk takes a file to have
         quiet = ("--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", "--wipe-partitions=never")
-        yield Process(("sfdisk", *quiet, disk.out), env=env, stdin=script)
+        yield Process(("sfdisk", *quiet, disk.out), env=env, stdin=script, quiet=True)
     else:
         commands = f"{disk.tmp}/fdisk"
         with open(commands, "w") as file:

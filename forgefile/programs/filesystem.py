@@ -318,7 +318,7 @@ def _ext4(filesystem: Filesystem, source: str, region: Region, work: Work) -> Jo
     env = {"E2FSPROGS_FAKE_TIME": str(epoch), "MKE2FS_CONFIG": config, "LC_ALL": "C", "TZ": "UTC"}
     total = _inodes(region.size // BLOCK, inodes, filesystem)
     process = Process(mke2fs(filesystem, source, region, total), env=env)
-    commands, errors, used = f"{tmp}/debugfs", f"{tmp}/debugfs.log", inodes + _RESERVED_INODES
+    commands, used = f"{tmp}/debugfs", inodes + _RESERVED_INODES
     _write_commands(commands, source, used, epoch)
     try:
         yield process
@@ -331,9 +331,9 @@ def _ext4(filesystem: Filesystem, source: str, region: Region, work: Work) -> Jo
     if made.inodes - made.free_inodes != used:
         _write_commands(commands, source, made.inodes - made.free_inodes, epoch)
     argv = ("debugfs", "-w", "-f", commands, f"{region.image}?offset={region.start}")
-    yield Process(argv, env=env, stdout="/dev/null", stderr=errors)
-    with open(errors) as file:
-        told = [line for line in file if not line.startswith("debugfs ")]
+    process = Process(argv, env=env, stdout="/dev/null", quiet=True)
+    yield process
+    told = [line for line in process.warnings.decode().splitlines() if not line.startswith("debugfs ")]
     if told:
         raise BuildError(f"debugfs could not set the times in the file system: {told[0].strip()}")
 
@@ -404,7 +404,7 @@ def _vfat_size(source: str, free: int) -> int:
 
 def _vfat(filesystem: Filesystem, source: str, region: Region, epoch: int) -> Job:
     folders = tuple(fat_folders(source))
-    yield Process(mkfs_vfat(filesystem, region), stdout="/dev/null")
+    yield Process(mkfs_vfat(filesystem, region), stdout="/dev/null", quiet=True)
     place = f"{region.image}@@{region.start}"
     env = {
         "MTOOLSRC": "/dev/null",

@@ -8,7 +8,7 @@ from forgefile.errors import BuildError
 
 
 class Process:
-    """A host program that runs. What it writes goes to the log, but for what `stdout` and `stderr` take."""
+    """A host program that runs. What it writes goes to the log; with `quiet`, warnings only if it fails."""
 
     def __init__(
         self,
@@ -17,26 +17,40 @@ class Process:
         env: Mapping[str, str] | None = None,
         stdin: str = "/dev/null",
         stdout: str | None = None,
-        stderr: str | None = None,
+        quiet: bool = False,
     ) -> None:
         """Start `argv`, found by PATH, with `env` beside the environment; the streams are paths of files."""
         self.argv = argv
-        actions: list[tuple[int, int, str, int, int]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
-        for descriptor, path in ((1, stdout), (2, stderr)):
-            if path is not None:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                actions.append((os.POSIX_SPAWN_OPEN, descriptor, path, flags, 0o644))
+        self.warnings = b""
+        actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = [
+            (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)
+        ]
+        if stdout is not None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            actions.append((os.POSIX_SPAWN_OPEN, 1, stdout, flags, 0o644))
+        self._warnings = os.memfd_create(argv[0]) if quiet else None
+        if self._warnings is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, self._warnings, 2))
         try:
             self.pid = os.posix_spawnp(argv[0], argv, {**os.environ, **(env or {})}, file_actions=actions)
         except FileNotFoundError as error:
             raise BuildError(f"the host has no program '{argv[0]}'") from error
 
     def wait(self) -> None:
-        """Wait for its end; raise `BuildError` with the command unless it ended well."""
+        """Wait for its end; `warnings` is then what a quiet one told. Raise `BuildError` unless it ended well."""
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.warnings = self._take_warnings()
         if status:
+            os.write(2, self.warnings)
             how = f"exited with status {status}" if status > 0 else f"was ended by signal {-status}"
             raise BuildError(f"{self.argv[0]} {how}: {shlex.join(self.argv)}")
+
+    def _take_warnings(self) -> bytes:
+        if self._warnings is None:
+            return b""
+        text = os.pread(self._warnings, 1 << 16, 0)
+        os.close(self._warnings)
+        return text
 
 
 Job = Generator[Process, None, None]
