@@ -4,8 +4,8 @@
     sudo .venv/bin/python benchmarks/images.py [--case NAME]… [--runs N] [--scratch DIR] [--json FILE]
 
 Run it as root on a quiet machine with mmdebstrap, GNU make and what `forge doctor` names. What is compared lies in
-benchmarks/images/: script.sh (every run does everything), a Makefile of it with archives of the tree between its
-stages, and a Forgefile. All take the example's overlay and script and their packages from one mirror.
+benchmarks/images/: script.sh (every run does everything), a Makefile of it with archives and file systems between
+its stages, and a Forgefile. All take the example's overlay and script and their packages from one mirror.
 
 Every case has its own folder. Its contenders take turns, as often as --runs says; before each the disk's queue is
 emptied with sync(2), and what it has to rebuild is put in place, neither of which is timed. The numbers are medians,
@@ -162,7 +162,7 @@ class Make:
 
     def build(self, target: str, extra: str = "") -> float:
         """Make a file in `out`."""
-        put_aside(self.job, self.out / "tree")  # it is made anew, and only the disk is made of it
+        put_aside(self.job, self.out / "tree", self.out / "with-extra")  # both are made anew from archives
         argv = ("make", "--makefile", KIT / "Makefile", *self._variables, f"EXTRA={extra}", self.out / target)
         return self._run(argv)
 

@@ -8,7 +8,14 @@
 #   script.sh packages TREE        the packages, in a folder or a tar archive
 #   script.sh install TREE NAME    one package more in a tree
 #   script.sh customize TREE       the overlay, the script and what the boot loader reads
-#   script.sh disk TREE DISK       the disk of a tree: partitions, file systems, boot code
+#   script.sh loader DIR           the boot loader
+#   script.sh root TREE FILE       the root file system
+#   script.sh esp LOADER FILE      the EFI system partition
+#   script.sh assemble LOADER ESP ROOT DISK
+#
+# What a disk costs at least, once its tree is there:
+#
+#   script.sh disk TREE DISK       partitions, file systems straight in their places, boot code
 #
 # It runs as root and takes overlay/ and scripts/tune.sh from the folder JOB. The folder CACHE keeps downloaded
 # packages; it lies on the same file system as OUT. QCOW2=no leaves the last step out.
@@ -84,43 +91,60 @@ install_package() {
 disk() {
     local tree=$1 disk=$2 work
     work=$(mktemp -d)
+    loader "$work"
     rm -f "$disk"
-    truncate --size=1535M "$disk"
-    sfdisk --quiet "$disk" <<EOF
+    partition "$disk"
+    root "$tree" "$disk" "$root_start"
+    esp "$work" "$disk" "$esp_start"
+    boot_sectors "$work" "$disk"
+    rm -r "$work"
+}
+
+partition() {
+    truncate --size=1535M "$1"
+    sfdisk --quiet "$1" <<EOF
 label: gpt
 label-id: $disk_id
 start=$bios_start, size=$bios_sectors, type=21686148-6449-6E6F-744E-656564454649, uuid=${disk_id%0}1
 start=$esp_start, size=$esp_sectors, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=${disk_id%0}2
 start=$root_start, size=$root_sectors, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, uuid=${disk_id%0}3
 EOF
-    mke2fs -q -F -t ext4 -L root -U "$root_id" -d "$tree" \
-        -E "offset=$((root_start * 512)),hash_seed=$hash_seed,root_owner=0:0,lazy_itable_init=1" \
-        "$disk" "$((root_sectors / 2))k"
+}
 
-    echo "search.fs_uuid $root_id root" >"$work/early.cfg"
+# root TREE FILE SECTOR: the root file system in a file, from a sector on
+root() {
+    mke2fs -q -F -t ext4 -L root -U "$root_id" -d "$1" \
+        -E "offset=$(($3 * 512)),hash_seed=$hash_seed,root_owner=0:0,lazy_itable_init=1" \
+        "$2" "$((root_sectors / 2))k"
+}
+
+# loader DIR: GRUB as a UEFI program, and as the sectors that a BIOS starts
+loader() {
+    local dir=$1 modules=(part_gpt fat ext2 normal linux search search_fs_uuid configfile serial terminal)
     # shellcheck disable=SC2016  # GRUB's variables
-    echo 'set prefix=($root)/boot/grub' >>"$work/early.cfg"
-    # shellcheck disable=SC2016
-    echo 'configfile $prefix/grub.cfg' >>"$work/early.cfg"
-    local modules=(part_gpt fat ext2 normal linux search search_fs_uuid configfile serial terminal)
-    grub-mkimage -O x86_64-efi -p /boot/grub -c "$work/early.cfg" -o "$work/BOOTX64.EFI" "${modules[@]}"
-    grub-mkimage -O i386-pc -p /boot/grub -c "$work/early.cfg" -o "$work/core.img" biosdisk "${modules[@]}"
+    printf '%s\n' "search.fs_uuid $root_id root" 'set prefix=($root)/boot/grub' 'configfile $prefix/grub.cfg' \
+        >"$dir/early.cfg"
+    grub-mkimage -O x86_64-efi -p /boot/grub -c "$dir/early.cfg" -o "$dir/BOOTX64.EFI" "${modules[@]}"
+    grub-mkimage -O i386-pc -p /boot/grub -c "$dir/early.cfg" -o "$dir/core.img" biosdisk "${modules[@]}"
+    # The boot sector has to know where the core starts, and the core's first sector where its rest is.
+    cp /usr/lib/grub/i386-pc/boot.img "$dir/boot.img"
+    put "$dir/boot.img" 92 '\0\010\0\0\0\0\0\0'    # sector 2048
+    put "$dir/boot.img" 102 '\220\220'             # the drive that the firmware names is a hard disk
+    put "$dir/core.img" 500 '\001\010\0\0\0\0\0\0' # sector 2049
+    touch --date="@$SOURCE_DATE_EPOCH" "$dir/BOOTX64.EFI"
+}
 
-    # UEFI: the firmware finds the loader by its name.
-    local esp=$disk@@$((esp_start * 512))
-    mkfs.vfat -F 16 -n ESP -i 5D1A0C6E --invariant --offset "$esp_start" "$disk" "$((esp_sectors / 2))" >/dev/null 2>&1
-    touch --date="@$SOURCE_DATE_EPOCH" "$work/BOOTX64.EFI"
-    mmd -i "$esp" ::EFI ::EFI/BOOT
-    mcopy -m -i "$esp" "$work/BOOTX64.EFI" ::EFI/BOOT/BOOTX64.EFI
+# esp LOADER FILE SECTOR: the EFI system partition in a file, from a sector on; the firmware goes by the name
+esp() {
+    local drive=$2@@$(($3 * 512))
+    mkfs.vfat -F 16 -n ESP -i 5D1A0C6E --invariant --offset "$3" "$2" "$((esp_sectors / 2))" >/dev/null 2>&1
+    mmd -i "$drive" ::EFI ::EFI/BOOT
+    mcopy -m -i "$drive" "$1/BOOTX64.EFI" ::EFI/BOOT/BOOTX64.EFI
+}
 
-    # BIOS: the boot sector knows where the core starts, and the core's first sector where its rest is.
-    cp /usr/lib/grub/i386-pc/boot.img "$work/boot.img"
-    put "$work/boot.img" 92 '\0\010\0\0\0\0\0\0' # sector 2048
-    put "$work/boot.img" 102 '\220\220'          # take the drive that the firmware names to be a hard disk
-    put "$work/core.img" 500 '\001\010\0\0\0\0\0\0' # sector 2049
-    dd if="$work/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
-    dd if="$work/core.img" of="$disk" bs=512 seek="$bios_start" conv=notrunc status=none
-    rm -r "$work"
+boot_sectors() {
+    dd if="$1/boot.img" of="$2" bs=440 count=1 conv=notrunc status=none
+    dd if="$1/core.img" of="$2" bs=512 seek="$bios_start" conv=notrunc status=none
 }
 
 put() {
@@ -142,6 +166,21 @@ case ${1:-} in
     install) install_package "$2" "$3" ;;
     customize) customize "$2" ;;
     disk) disk "$2" "$3" ;;
+    loader) loader "$2" ;;
+    root)
+        truncate --size="$((root_sectors / 2))K" "$3"
+        root "$2" "$3" 0
+        ;;
+    esp)
+        truncate --size="$((esp_sectors / 2))K" "$3"
+        esp "$2" "$3" 0
+        ;;
+    assemble)
+        partition "$5"
+        dd if="$3" of="$5" bs=1M seek=$((esp_start / 2048)) conv=notrunc,sparse status=none
+        dd if="$4" of="$5" bs=1M seek=$((root_start / 2048)) conv=notrunc,sparse status=none
+        boot_sectors "$2" "$5"
+        ;;
     *)
         sed -n '2,/^set/{/^#/p}' "$here/script.sh" >&2
         exit 2
