@@ -293,8 +293,9 @@ class _Build:
             else:
                 records.keep_object_key(made.digest, result.committed.key)
             reasons = self._decisions[target].reasons
+            name, text = fingerprint(manifest), encode(manifest)
             records.remember(
-                Record(fingerprint(manifest), target.name, encode(manifest), made, result.seconds, reasons)
+                Record(name, target.name, text, made, result.seconds, reasons, self._planner.options)
             )
         self._planner.results[target] = made
         path = self._place(target)

@@ -35,7 +35,7 @@ def decide(manifest: Manifest, known: Known, listings: Listings = lambda _: None
         return Decision("none")
     reasons: tuple[str, ...]
     if known.last is None:
-        reasons = ("never built",)
+        reasons = ("an equal target was built before",) if known.available else ("never built",)
     elif known.current:
         reasons = (f"its output {known.lost or 'is missing'}",)
     else:

@@ -41,6 +41,7 @@ class Planner:
         self.results: dict[Target, Result] = {}
         """Of the targets that need not run, or have run."""
         self.manifests: dict[Target, Manifest] = {}
+        self.options = tuple((option.name, option.value) for option in graph.options)
         self._graph = graph
         self._store = store
         self._records = store.records
@@ -101,13 +102,24 @@ class Planner:
             available=found is not None and lost is None,
             lost=lost,
         )
-        decision = decide(manifest, known, self._listing)
+        decision = self._naming_options(decide(manifest, known, self._listing), current)
         if found is None or lost is not None:
             return decision
         self.results[target] = found.result
         if decision.action == "none" and placed and target.output == "file":
             return self._decide_place(target, found) or decision
         return decision
+
+    def _naming_options(self, decision: Decision, current: Record | None) -> Decision:
+        """Add to reasons that tell of a changed value the name of the option that brought it."""
+        before = dict(current.options) if current else {}
+        changed = [(o.name, before[o.name], o.value) for o in self._graph.options if o.name in before]
+        reasons = list(decision.reasons)
+        for name, old, new in changed:
+            for number, reason in enumerate(reasons):
+                if old != new and f"{old} → {new}" in reason:
+                    reasons[number] = f"{reason} (option {name})"
+        return decision._replace(reasons=tuple(reasons))
 
     def _decide_place(self, target: Target, record: Record) -> Decision | None:
         path = self.place_of(target)

@@ -16,10 +16,10 @@ from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
 from forgefile.model import Output
 
-_FORMAT = 2
+_FORMAT = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (fingerprint TEXT PRIMARY KEY, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
-  layers TEXT, size INTEGER, seconds REAL, reasons TEXT, number INTEGER) WITHOUT ROWID;
+  layers TEXT, size INTEGER, seconds REAL, reasons TEXT, options TEXT, number INTEGER) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_target ON record (target, number);
 CREATE TABLE IF NOT EXISTS current (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
@@ -55,6 +55,8 @@ class Record(NamedTuple):
     seconds: float
     reasons: tuple[str, ...] = ()
     """Why it was built."""
+    options: tuple[tuple[str, str], ...] = ()
+    """The Forgefile's options then, to tell a change by its name; they decide nothing."""
 
     @property
     def manifest(self) -> Manifest:
@@ -131,9 +133,9 @@ class Records:
     def _record(row: Any) -> Record | None:
         if row is None:
             return None
-        fingerprint, target, text, kind, digest, layers, size, seconds, reasons = row
+        fingerprint, target, text, kind, digest, layers, size, seconds, reasons, options = row
         result = Result(kind, digest, tuple(layers.split()), size)
-        return Record(fingerprint, target, text, result, seconds, tuple(reasons.splitlines()))
+        return Record(fingerprint, target, text, result, seconds, tuple(reasons.splitlines()), marshal.loads(options))  # noqa: S302
 
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
@@ -145,9 +147,9 @@ class Records:
         result = record.result
         self._write(
             "INSERT OR REPLACE INTO record VALUES "
-            "(?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
+            "(?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
             (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
-             result.size, record.seconds, "\n".join(record.reasons)),
+             result.size, record.seconds, "\n".join(record.reasons), marshal.dumps(record.options)),
         )  # fmt: skip
         self.make_current(record.target, record.fingerprint)
 
@@ -235,7 +237,7 @@ class Records:
         self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
 
 
-_COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons"
+_COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
 _SELECT = f"SELECT {_COLUMNS} FROM record"  # noqa: S608  only constants are put in
 _BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=?"
 _BY_TARGET = f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"  # noqa: S608  only constants are put in

@@ -181,7 +181,7 @@ def test_early_cutoff_an_edit_without_effect_stops_at_its_layer(edited: Project)
 def test_an_option_switched_there_and_back_runs_nothing_the_second_time(example: Project) -> None:
     there = ("-D", "suite=trixie", "rootfs")
     plan = example.forge("--json", "-n", *there).planned()
-    assert plan["rootfs"] == ("run", ("mmdebstrap: bookworm → trixie",))
+    assert plan["rootfs"] == ("run", ("mmdebstrap: bookworm → trixie (option suite)",))
     assert example.build(*there).targets("started") == {"rootfs"}
     assert example.build("rootfs").targets("restored") == {"rootfs"}
     assert example.build(*there).targets("restored") == {"rootfs"}
