@@ -1,0 +1,321 @@
+# ruff: noqa: E501  what stands in a Forgefile is easier to read on one line
+"""Building: choice of targets, failures, what runs at once, and the displays."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import pytest
+from conftest import settle
+
+THREE = (
+    'a = forge.target("a", Shell(line="echo a"))',
+    'b = forge.target("b", Shell(line="echo b >&2; exit 3"))',
+    'forge.target("above-b", Shell(line="cat $1", inputs=(b,)))',
+    'forge.target("above-above", Shell(line="cat $1", inputs=(a, b)))',
+    'forge.target("c", Shell(line="echo c"))',
+)
+
+
+def test_keep_going(project):
+    project.forgefile(*THREE)
+    ended = project.json("-k", status=1)
+    assert ended.targets("built") == ["a", "c"]
+    assert ended.targets("failed") == ["b"]
+    assert ended.targets("skipped") == ["above-above", "above-b"]
+    assert all(e["because"] == "b" for e in ended.events if e["event"] == "skipped")
+    assert ended.only("finished")["status"] == 1
+    assert (project / "a").exists()
+    assert not (project / "b").exists()
+    ended = project.json("-k", status=1)
+    assert (ended.targets("built"), ended.targets("current")) == ([], ["a", "c"])
+
+
+def test_the_first_failure_stops_new_work_and_keeps_what_succeeded(project):
+    project.forgefile(
+        'forge.target("slow", Noisy(line="sleep 1; echo slow >$OUT"))',
+        'bad = forge.target("bad", Noisy(line="sleep 0.3; echo oh no; false"))',
+        *(f'forge.target("later-{n}", Noisy(line="echo {n} >$OUT"))' for n in range(3)),
+    )
+    ended = project.json("-j", "2", status=1)
+    assert ended.targets("failed") == ["bad"]
+    assert ended.targets("built") == ["slow"], "what ran when it failed is let end"
+    assert ended.targets("skipped") == ["later-0", "later-1", "later-2"]
+    assert project.read("slow") == "slow\n"
+    assert project.planned("slow")["slow"][0] == "none"
+
+
+def test_a_failure_says_everything_that_is_needed(project):
+    line = project.forgefile('forge.target("bad", Noisy(line="echo first; echo second >&2; exit 7"))')
+    ended = project.forge(status=1)
+    text = ended.out + ended.err
+    assert "failed bad" in text
+    assert "exit status 7" in text
+    assert f"Forgefile.py:{line}" in text
+    assert "sh -ec 'echo first; echo second >&2; exit 7'" in text
+    assert "| first" in text
+    assert "| second" in text
+    log = next(word for word in text.split() if "/.forge/logs/" in word)
+    assert "second" in Path(log).read_text()
+    assert project.forge("log", "bad").out == "+ sh -ec 'echo first; echo second >&2; exit 7' sh\nfirst\nsecond\n"
+    failed = project.json(status=1).only("failed")
+    assert failed["command"] == "sh -ec 'echo first; echo second >&2; exit 7' sh"
+    assert failed["tail"] == ["first", "second"]
+    assert failed["location"] == f"Forgefile.py:{line}"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("exit 1", "exit status 1"),
+        ("exit 128", "exit status 128"),
+        ("exit 255", "exit status 255"),
+        ("kill -9 $$", "SIGKILL"),
+        ("kill -TERM $$", "SIGTERM"),
+        ("kill -SEGV $$", "SIGSEGV"),
+    ],
+)
+def test_how_a_step_ended_is_told(project, line, words):
+    project.forgefile(f'forge.target("bad", Noisy(line={line!r}))')
+    assert words in project.json(status=1).only("failed")["message"]
+
+
+def test_a_program_that_the_tree_does_not_have(project):
+    project.forgefile(
+        'root = forge.target("root", Root())',
+        'forge.target("bad", Script(base=root, script=forge.source("s")))',
+    )
+    project.write("s", "#!/usr/bin/no-such-shell\n")
+    failed = project.json(status=1).only("failed")
+    assert "127" in failed["message"] or "not found" in failed["message"]
+
+
+def test_a_step_that_makes_no_output(project):
+    project.forgefile('forge.target("bad", Noisy(line="echo nothing"))')
+    failed = project.json(status=1).only("failed")
+    assert failed["message"] == "its steps made no output"
+    project.forgefile('forge.target("bad", Noisy(line="mkdir $OUT"))')
+    assert "something else than a file" in project.json(status=1).only("failed")["message"]
+
+
+def _span(ended, target):
+    times = {e["event"]: e["t"] for e in ended.events if e.get("target") == target and e["event"] in ("started", "built")}
+    return times["started"], times["built"]
+
+
+def test_independent_targets_overlap(project):
+    project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.5; echo >$OUT"))' for n in range(3)))
+    ended = project.json("-j", "3")
+    spans = [_span(ended, f"t{n}") for n in range(3)]
+    assert max(begin for begin, _ in spans) < min(end for _, end in spans)
+    assert {e["worker"] for e in ended.events if e["event"] == "started"} == {0, 1, 2}
+
+
+def test_one_job_at_a_time(project):
+    project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.1; echo {n} >$OUT"))' for n in range(3)))
+    ended = project.json("-j1")
+    spans = sorted(_span(ended, f"t{n}") for n in range(3))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+def test_the_longest_way_goes_first(project):
+    text = (
+        *(f'forge.target("short-{n}", Noisy(line="echo {n} >$OUT", inputs=(forge.source("s"),)))' for n in range(3)),
+        'forge.target("zlong", Noisy(line="sleep 0.6; echo >$OUT", inputs=(forge.source("s"),)))',
+    )  # fmt: skip
+    project.forgefile(*text)
+    project.write("s", "1")
+    project.json("-j1")
+    project.write("s", "2")
+    started = [e["target"] for e in project.json("-j1").events if e["event"] == "started"]
+    assert started[0] == "zlong"
+
+
+MATRIX = (
+    'for arch in ("amd64", "arm64"):',
+    '    image = forge.target(f"{arch}/disk.img", Shell(line=f"echo {arch}"))',
+    '    forge.target(f"{arch}/sums/disk.sum", Command(argv=("sha256sum", image), stdout=True))',
+    'forge.target("top", Shell(line="echo top"))',
+)
+
+
+def test_a_matrix_and_globs(project):
+    project.forgefile(*MATRIX)
+    assert project.ran("arm64/*") == ["arm64/disk.img", "arm64/sums/disk.sum"]
+    assert project.read("arm64/disk.img") == "arm64\n"
+    assert "/in/arm64/disk.img" in project.read("arm64/sums/disk.sum")
+    assert not (project / "amd64").exists()
+    assert project.ran("*/disk.img") == ["amd64/disk.img"]
+    assert project.ran("t?p", "amd64/[a-z]*") == ["amd64/sums/disk.sum", "top"]
+    project.nothing_runs()
+
+
+def test_what_is_not_asked_for_stays_in_the_store(project):
+    project.forgefile(
+        'a = forge.target("a", Shell(line="echo a"))',
+        'b = forge.target("b", Shell(line="cat $1", inputs=(a,)))',
+        'forge.target("c", Shell(line="echo c"))',
+        "forge.default(b)",
+    )
+    ended = project.json()
+    assert ended.targets("built") == ["a", "b"]
+    assert sorted(os.listdir(project.root)) == [".forge", "Forgefile.py", "b"]
+    assert ended.only("built", "b")["path"] == "b"
+    assert "path" not in ended.only("built", "a")
+    ended = project.json("a")
+    assert ended.targets("restored") == ["a"]
+    assert project.read("a") == "a\n"
+
+
+def test_list(project):
+    project.forgefile(
+        'forge.option("suite", "one", choices=("one", "two"), help="which one")',
+        'forge.target("tree", Empty())', 'forge.default(forge.target("x/y", Shell(line="echo")))',
+    )  # fmt: skip
+    lines = project.forge("list", "-D", "suite=two").out.splitlines()
+    assert lines[0].split() == ["tree", "tree", "Empty", *["A", "tree", "of", "nothing", "but", "a", "file", "that", "says", "a", "word."]]
+    assert lines[1].startswith("* x/y")
+    assert any(line.split()[:2] == ["suite", "two"] and "default one" in line and "which one" in line for line in lines)
+    assert not (project / ".forge").exists()
+    assert project.forge("list", "x/*").out.splitlines()[0].split()[1] == "x/y"
+
+
+def test_why_and_log_of_what_never_ran(project):
+    project.forgefile('forge.target("a", Noisy(line="echo said; echo >$OUT"))')
+    assert project.forge("why").out.splitlines() == ["a would run", "  never built"]
+    assert "never ran" in project.forge("log", "a", status=2).err
+    assert not (project / ".forge").exists()
+    project.ran()
+    assert project.forge("log", "a").out.endswith("\nsaid\n")
+    assert project.forge("why", "a").out.splitlines() == ["a is up to date", "  built last because: never built"]
+
+
+def test_clean(project):
+    project.forgefile(*THREE[:1], 'forge.target("d", Shell(line="cat $1", inputs=(a,)))', THREE[4])
+    project.ran()
+    project.forge("clean", "d")
+    assert not (project / "d").exists()
+    assert (project / "a").exists()
+    assert project.ran() == ["d"]
+    project.write("c", "mine")
+    out = project.forge("clean").out
+    assert "c was changed since it was built and is left alone" in out
+    assert project.read("c") == "mine"
+    assert not (project / "a").exists()
+    assert project.ran() == ["a", "c", "d"]
+    project.forge("clean", "--all")
+    assert not (project / ".forge").exists()
+    assert sorted(os.listdir(project.root)) == ["Forgefile.py"]
+    assert project.ran() == ["a", "c", "d"]
+    assert "name no targets" in project.forge("clean", "--all", "a", status=2).err
+
+
+def test_doctor(project):
+    project.forgefile('forge.target("a", Shell(line="echo"))')
+    ended = project.forge("doctor", status=None)
+    assert "ok  sh" in ended.out
+    assert "ok  namespaces" in ended.out
+    assert "ok  overlayfs" in ended.out
+    assert not (project / ".forge").exists()
+    project.forgefile('forge.target("a", Command(argv=("mkfs.nope",), stdout=True, tools=("/usr/lib/grub/i386-pc/nope",)))')
+    ended = project.forge("doctor", status=1)
+    assert "NO  mkfs.nope" in ended.out
+    assert "apt-get install grub-pc-bin" in ended.out
+
+
+# The displays --------------------------------------------------------------------------------------------------------
+
+TIMES = {"t", "wall_s", "expected_s"}
+
+
+def test_json_is_a_contract(project):
+    project.forgefile(
+        'a = forge.target("a", Noisy(line="echo words; echo a >$OUT"))',
+        'b = forge.target("b", Shell(line="exit 1", inputs=(a,)))',
+        'forge.target("c", Shell(line="echo", inputs=(b,)))',
+    )
+    ended = project.json(status=1)
+    assert ended.err == ""
+    keys = {}
+    for event in ended.events:
+        assert isinstance(event["t"], float)
+        keys.setdefault(event["event"], set()).update(event)
+    assert keys["planned"] >= {"event", "target", "action", "reasons"}
+    assert keys["started"] >= {"event", "target", "t", "reasons", "worker"}
+    assert keys["output"] >= {"event", "target", "t", "line"}
+    assert keys["built"] >= {"event", "target", "t", "wall_s", "size", "changed"}
+    assert keys["failed"] >= {"event", "target", "t", "message", "command", "tail", "log", "location"}
+    assert keys["skipped"] >= {"event", "target", "t", "because"}
+    assert keys["finished"] >= {"event", "status", "built", "restored", "current", "failed", "skipped", "wall_s"}
+    times = [event["t"] for event in ended.events]
+    assert times == sorted(times)
+    assert [e["target"] for e in ended.events if e["event"] == "planned"] == ["a", "b", "c"]
+    (project / "a").unlink()
+    restored = project.json("a")
+    assert restored.only("restored")["path"] == "a"
+    assert project.json("a").only("current")["path"] == "a"
+    assert project.json("-n", "a").events[0]["expected_s"] > 0
+
+
+def test_trace(project):
+    project.forgefile(*THREE)
+    project.forge("-k", "--trace", "run.json", status=1)
+    trace = json.loads(project.read("run.json"))
+    events = trace["traceEvents"] if isinstance(trace, dict) else trace
+    assert {"a", "b", "c"} <= {event["name"] for event in events}
+    assert "cannot write the trace file" in project.forge("--trace", "no/such/folder", status=2).err
+
+
+def test_quiet_and_verbose(project):
+    project.forgefile('forge.target("a", Noisy(line="echo said; echo >$OUT"))')
+    assert project.forge("-q") == (0, "", "")
+    project.forgefile('forge.target("a", Noisy(line="echo said >&2; echo . >$OUT"))')
+    out = project.forge("-v").out
+    assert "a | said" in out
+    assert "building a" in out
+    assert "a is up to date" in project.forge("-v").out
+    assert project.forge("-q").out == ""
+    project.forgefile('forge.target("a", Noisy(line="echo said; false"))')
+    assert "failed a" in project.forge("-q", status=1).out
+
+
+def test_another_file_and_folder(project):
+    project.forgefile('forge.target("a", Shell(line="echo %s" % forge.option("word", "none")))')
+    (project / "Forgefile.py").rename(project / "other.py")
+    project.forge("-f", "other.py", "-D", "word=yes", "a", "-j2")
+    assert project.read("a") == "yes\n"
+    (project / "below").mkdir()
+    below = type(project)(project / "below")
+    below.forge("-C", "..", "-f", "other.py", "--define", "word=there")
+    assert project.read("a") == "there\n"
+    assert os.listdir(below.root) == []
+    below.forge("-f", "../other.py", "-D", "word=a=b")
+    assert project.read("a") == "a=b\n"
+
+
+def test_no_targets_at_all(project):
+    project.forgefile("pass")
+    assert project.json().only("finished")["status"] == 0
+    assert project.forge("list").status == 0
+
+
+def test_a_reader_that_leaves(project):
+    """`forge | head -1` neither fails nor complains."""
+    project.forgefile(*(f'forge.target("t{n}", Noisy(line="echo {n} >$OUT"))' for n in range(5)))
+    process = project.start("-v")
+    process.stdout.readline()
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    process.wait(60)
+    assert error == ""
+    settle()
+    assert project.json().targets("built") == []
+
+
+def test_help_and_version(project):
+    assert "forge disk.img" in project.forge("--help").out
+    assert project.forge("--version").out.startswith("forge ")
+    for verb in ("list", "why", "log", "export", "clean", "doctor"):
+        assert f"forge {verb}" in project.forge(verb, "--help").out
