@@ -9,7 +9,7 @@ from forgefile.programs.debian import forget_host, settle
 
 _VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "standard")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~=/_*?!()|-]*")
+_WORD = re.compile(r"[A-Za-z0-9?~][A-Za-z0-9.+:~=/_*?!()|-]*")
 
 
 class Mmdebstrap(Rule):

@@ -41,9 +41,9 @@ class Overlay(Rule):
         for name, mode in (("mode", self.mode or 0), *(("modes", mode) for _, mode in self.modes)):
             if not 0 <= mode <= 0o7777:  # noqa: PLR2004  the bits that chmod(2) knows
                 raise self.refuse(name, f"{mode:#o} is no mode", hint="write it in octal: 0o644")
-        for user, group in (self.owner, *((user, group) for _, user, group in self.owners)):
+        for name, user, group in (("owner", *self.owner), *(("owners", user, group) for _, user, group in self.owners)):
             if not (0 <= user < 1 << 32 and 0 <= group < 1 << 32):
-                raise self.refuse("owner", f"({user}, {group}) are no numeric user and group")
+                raise self.refuse(name, f"({user}, {group}) are no numeric user and group")
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Copy it."""

@@ -1,0 +1,101 @@
+"""`Debootstrap`: what is refused, and the exact steps."""
+
+import pytest
+
+from forgefile.errors import ForgefileError
+from forgefile.model import Cache, Call, Run, Sandbox, Source, Target
+from forgefile.programs.debian import forget_host, settle
+from forgefile.rules import Debootstrap
+
+OUT = "/run/forge/out"
+MIRROR = "http://deb.debian.org/debian"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEY = Source(path="keys/own.gpg")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "hint"),
+    [
+        ({"suite": None}, "field 'suite': expected str, got NoneType None", None),
+        ({"suite": "-x"}, "field 'suite': '-x' is no name of a Debian suite", None),
+        ({"variant": "minbas"}, "field 'variant': there is no variant 'minbas'", "did you mean 'minbase'?"),
+        ({"include": ("a,b",)}, "field 'include': 'a,b' is no name of a package", None),
+        ({"exclude": ("-x",)}, "field 'exclude': '-x' is no name of a package", None),
+        ({"exclude": "a b"}, "field 'exclude': expected tuple[str, ...], got the string 'a b'",
+         "write a tuple: ('a', 'b')"),
+        ({"mirrors": ("x",)}, "has no field 'mirrors'", "did you mean 'mirror'?"),
+    ],
+)  # fmt: skip
+def test_refuses(fields, message, hint):
+    with pytest.raises(ForgefileError) as caught:
+        Debootstrap(**{"suite": "bookworm", **fields})
+    assert (caught.value.message, caught.value.hint) == (f"Debootstrap {message}", hint)
+    assert caught.value.location.file == __file__
+
+
+def run(**fields):
+    step, forget, settled = Debootstrap(**fields).steps(Sandbox())
+    assert (forget, settled) == (Call(forget_host, root=OUT), Call(settle, root=OUT))
+    return step
+
+
+def test_steps():
+    assert run(suite="bookworm") == Run(
+        (
+            "debootstrap",
+            "--force-check-gpg",
+            f"--keyring={KEYRING}",
+            "--components=main",
+            "--cache-dir=/run/forge/tmp/deb",
+            "--variant=minbase",
+            "bookworm",
+            OUT,
+            MIRROR,
+        ),
+        network=True,
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        tools=(KEYRING,),
+        caches=(Cache(name="deb", path="/run/forge/tmp/deb"),),
+    )
+
+
+def test_steps_with_everything():
+    step = run(
+        suite="sid",
+        arch="arm64",
+        mirror="http://a.example",
+        components=("main", "contrib"),
+        variant="buildd",
+        include=("vim", "g++"),
+        exclude=("nano",),
+        keyring=KEY,
+        merged_usr=True,
+        environment={"A": "1"},
+    )
+    assert step.argv == (
+        "debootstrap",
+        "--force-check-gpg",
+        "--keyring=/run/forge/src/keys/own.gpg",
+        "--components=main,contrib",
+        "--cache-dir=/run/forge/tmp/deb",
+        "--variant=buildd",
+        "--arch=arm64",
+        "--include=vim,g++",
+        "--exclude=nano",
+        "--merged-usr",
+        "sid",
+        OUT,
+        "http://a.example",
+    )
+    assert (step.env, step.tools) == ({"DEBIAN_FRONTEND": "noninteractive", "A": "1"}, ())
+
+
+def test_no_variant_and_no_merged_usr():
+    argv = run(suite="sid", variant=None, merged_usr=False).argv
+    assert not any(word.startswith("--variant") for word in argv)
+    assert "--no-merged-usr" in argv
+
+
+def test_it_is_a_tree_on_nothing():
+    target = Target("rootfs", Debootstrap(suite="bookworm", keyring=KEY), None)
+    assert (target.output, target.inputs) == ("tree", (KEY,))

@@ -1,0 +1,115 @@
+"""`Mmdebstrap`: what is refused, and the exact steps."""
+
+import pytest
+
+from forgefile.errors import ForgefileError
+from forgefile.model import Cache, Call, Run, Sandbox, Source, Target
+from forgefile.programs.debian import forget_host, settle
+from forgefile.rules import Mmdebstrap
+
+OUT = "/run/forge/out"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+KEY = Source(path="keys/own.gpg")
+HOOK = (
+    '--setup-hook=mkdir -p "$1/var/cache/apt/archives" "$1/var/lib/apt/lists"'
+    ' && mount --bind /run/forge/tmp/deb "$1/var/cache/apt/archives"'
+    ' && mount --bind /run/forge/tmp/lists "$1/var/lib/apt/lists"'
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "hint"),
+    [
+        ({"suite": 12}, "field 'suite': expected str, got int 12", None),
+        ({"suite": ""}, "field 'suite': '' is no name of a Debian suite", None),
+        ({"suite": "--help"}, "field 'suite': '--help' is no name of a Debian suite", None),
+        ({"suite": "Bookworm"}, "field 'suite': 'Bookworm' is no name of a Debian suite", None),
+        ({"suite": "book worm"}, "field 'suite': 'book worm' is no name of a Debian suite", None),
+        ({"suite": "bookworm\n"}, "field 'suite': 'bookworm\\n' is no name of a Debian suite", None),
+        ({"variant": "minbas"}, "field 'variant': there is no variant 'minbas'", "did you mean 'minbase'?"),
+        ({"include": "vim git"}, "field 'include': expected tuple[str, ...], got the string 'vim git'",
+         "write a tuple: ('vim', 'git')"),
+        ({"include": ("vim", "-x")}, "field 'include': '-x' is no name of a package", None),
+        ({"include": ("vim,git",)}, "field 'include': 'vim,git' is no name of a package", None),
+        ({"include": ("",)}, "field 'include': '' is no name of a package", None),
+        ({"mirror": "http://x"}, "has no field 'mirror'", "did you mean 'mirrors'?"),
+    ],
+)  # fmt: skip
+def test_refuses(fields, message, hint):
+    with pytest.raises(ForgefileError) as caught:
+        Mmdebstrap(**{"suite": "bookworm", **fields})
+    assert (caught.value.message, caught.value.hint) == (f"Mmdebstrap {message}", hint)
+    assert caught.value.location.file == __file__
+
+
+def test_needs_a_suite():
+    with pytest.raises(ForgefileError, match="Mmdebstrap needs the field 'suite'"):
+        Mmdebstrap(variant="minbase")
+
+
+@pytest.mark.parametrize("suite", ["bookworm", "stable", "bookworm-backports", "sid", "12.5", "a/b"])
+def test_takes_a_suite(suite):
+    assert Mmdebstrap(suite=suite).suite == suite
+
+
+def run(**fields):
+    step, forget, settled = Mmdebstrap(**fields).steps(Sandbox())
+    assert (forget, settled) == (Call(forget_host, root=OUT), Call(settle, root=OUT))
+    return step
+
+
+def test_steps():
+    assert run(suite="bookworm", variant="minbase") == Run(
+        (
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=minbase",
+            "--components=main",
+            "--skip=download/empty",
+            "--skip=essential/unlink",
+            "--skip=cleanup/apt",
+            "--skip=output/dev",
+            HOOK,
+            '--aptopt=APT::Sandbox::User "root"',
+            '--aptopt=Acquire::Retries "3"',
+            "bookworm",
+            OUT,
+        ),
+        network=True,
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+        tools=(KEYRING,),
+        caches=(Cache(name="deb", path="/run/forge/tmp/deb"), Cache(name="lists", path="/run/forge/tmp/lists")),
+    )
+
+
+def test_steps_with_everything():
+    step = run(
+        suite="sid",
+        arch="arm64",
+        mirrors=("http://a.example", "deb http://b.example sid main"),
+        components=("main", "contrib"),
+        include=("vim", "?priority(required)"),
+        keyring=KEY,
+        apt_options=('Acquire::http::Proxy "http://p";',),
+        dpkg_options=("path-exclude=/usr/share/man/*",),
+        environment={"A": "1"},
+    )
+    assert step.argv[2:4] == ("--variant=apt", "--components=main,contrib")
+    assert step.argv[11:] == (
+        "--include=vim,?priority(required)",
+        "--architectures=arm64",
+        "--keyring=/run/forge/src/keys/own.gpg",
+        '--aptopt=Acquire::http::Proxy "http://p";',
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "sid",
+        OUT,
+        "http://a.example",
+        "deb http://b.example sid main",
+    )
+    assert step.env == {"DEBIAN_FRONTEND": "noninteractive", "A": "1"}
+    assert step.tools == ()
+
+
+def test_it_is_a_tree_on_nothing():
+    target = Target("rootfs", Mmdebstrap(suite="bookworm", keyring=KEY), None)
+    assert (target.output, target.inputs) == ("tree", (KEY,))
