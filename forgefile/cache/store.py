@@ -96,10 +96,14 @@ class Store:
             key = stat_key(os.lstat(path))
         except FileNotFoundError:
             return "is missing"
-        if key == self.records.object_key(result.digest):
+        noted = self.records.object_key(result.digest)
+        if key == noted:
             return None
         if file_digest(path) == result.digest.rstrip("x"):
-            self.records.keep_object_key(result.digest, key)
+            if noted and not self.records.read_only:
+                os.chmod(path, stat.S_IMODE(noted[0]))
+                os.utime(path, ns=(noted[2], noted[2]))
+                self.records.keep_object_key(result.digest, stat_key(os.lstat(path)))
             return None
         if not self.records.read_only:
             os.unlink(path)
@@ -249,7 +253,8 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
         path = f"{staging}/run/out"
         sealed = seal_file(path, epoch)
         to = os.path.join(root, OBJECTS, sealed.digest)
-        os.replace(path, to)
+        if not _is_whole(to, sealed.digest):  # replaced, it would look changed wherever it is placed
+            os.replace(path, to)
         return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
     path = f"{staging}/run/out" if base is None else f"{staging}/upper"
     sealed = seal_layer(path, epoch)
@@ -260,6 +265,13 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
             raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
     layers = (*(base or ()), sealed.digest)
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
+
+
+def _is_whole(path: str, digest: str) -> bool:
+    """Tell whether a file output lies at a path of the store."""
+    with suppress(FileNotFoundError):
+        return file_digest(path) + ("x" if os.lstat(path).st_mode & 0o111 else "") == digest
+    return False
 
 
 def _boot() -> str:

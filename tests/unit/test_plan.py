@@ -15,7 +15,7 @@ CHANGED = ("words.txt: content changed",)
     ("known", "action", "reasons"),
     [
         (Known(last=None, current=False, available=False), "run", NEVER),
-        (Known(last=None, current=False, available=True), "restore", NEVER),
+        (Known(last=None, current=False, available=True), "restore", ("an equal target was built before",)),
         (Known(last=None, current=True, available=True), "none", ()),
         (Known(last=NOW, current=True, available=True), "none", ()),
         (Known(last=NOW, current=True, available=False), "run", ("its output is missing",)),
