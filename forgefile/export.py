@@ -46,7 +46,8 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
         sandbox.overlay(layers, at, upper=None)
         if tar:
             command = ["tar", "--create", f"--file={arriving}", "--numeric-owner", "--xattrs", "--acls", "--sort=name",
-                       "--format=posix", f"--directory={at}", "."]  # fmt: skip
+                       "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+                       f"--directory={at}", "."]  # fmt: skip
         else:
             command = ["cp", "--archive", "--reflink=auto", "--no-target-directory", f"{at}/.", arriving]
         status = subprocess.run(command, check=False).returncode
