@@ -253,7 +253,9 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
         path = f"{staging}/run/out"
         sealed = seal_file(path, epoch)
         to = os.path.join(root, OBJECTS, sealed.digest)
-        if not _is_whole(to, sealed.digest):  # replaced, it would look changed wherever it is placed
+        if _is_whole(to, sealed.digest):  # replaced, it would look changed wherever it is placed
+            os.unlink(path)
+        else:
             os.replace(path, to)
         return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
     path = f"{staging}/run/out" if base is None else f"{staging}/upper"
