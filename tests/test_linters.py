@@ -1,0 +1,139 @@
+"""The linters, and the floors of the house: who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "forgefile"
+
+
+def lint(*argv):
+    result = subprocess.run([sys.executable, "-m", *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff():
+    as_written = [f"--extend-per-file-ignores=examples/Forgefile.py:{rule}" for rule in ("I001", "D103")]
+    lint("ruff", "check", "--quiet", *as_written, ".")
+
+
+@pytest.mark.parametrize("what", [("forgefile", "examples"), ("benchmarks",)])
+def test_mypy(what):
+    lint("mypy", "--no-error-summary", *what)
+
+
+# Floors
+
+FLOORS = {
+    "location": 0,
+    "errors": 0,
+    "units": 0,
+    "files": 0,
+    "model": 1,
+    "host": 1,
+    "linux": 1,
+    "userns": 1,
+    "programs": 1,
+    "rules": 2,
+    "graph": 2,
+    "fingerprint": 2,
+    "events": 2,
+    "forge": 2,
+    "plan": 3,
+    "schedule": 3,
+    "cache": 4,
+    "sandbox": 4,
+    "executor": 4,
+    "export": 4,
+    "report": 4,
+    "loader": 5,
+    "planner": 5,
+    "engine": 6,
+    "cli": 7,
+    "verbs": 7,
+    "doctor": 7,
+}
+"""The floor of each module, or of each module of a package."""
+
+SIDEWAYS = {
+    "errors": {"location"},
+    "userns": {"host", "linux"},
+    "programs": {"model", "programs"},
+    "forge": {"graph"},
+    "cache": {"cache"},
+    "sandbox": {"cache"},
+    "executor": {"cache", "sandbox"},
+    "export": {"cache", "sandbox"},
+    "report": {"report"},
+}
+"""What a module may import of its own floor: how work is handed down there."""
+
+
+def modules():
+    """Return the modules of the package by their name below it."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    del found["__init__"]
+    return found
+
+
+MODULES = modules()
+
+
+def imported(path):
+    """Return the modules of forge that a module imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: import by the whole name"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}".removeprefix("forgefile.")
+                found.add(f"forgefile.{whole}" if whole in MODULES and node.module != whole else node.module)
+    return {name.removeprefix("forgefile.") for name in found if name.split(".")[0] == "forgefile"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_has_a_floor(name):
+    assert name.split(".")[0] in FLOORS
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_from_lower_floors(name):
+    room = name.split(".")[0]
+    for other in imported(MODULES[name]):
+        there = other.split(".")[0]
+        allowed = FLOORS[there] < FLOORS[room] or there in SIDEWAYS.get(room, ())
+        assert allowed, f"{name} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[there]})"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("rules.")])
+def test_a_rule_imports_no_other_rule(name):
+    assert not [other for other in imported(MODULES[name]) if other.split(".")[0] == "rules"]
+
+
+def test_networkx_has_one_importer():
+    using = [name for name, path in MODULES.items() if "networkx" in path.read_text()]
+    assert using == ["graph"]
+
+
+LATE = {"networkx", "rich", "sqlite3", "multiprocessing", "difflib", "traceback", "forgefile.executor"}
+
+
+def test_what_costs_time_is_imported_when_it_is_needed():
+    code = "import sys, forgefile, forgefile.loader, forgefile.plan, forgefile.schedule\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not LATE & set(result.stdout.split())
+
+
+def test_the_command_line_starts_light():
+    code = "import sys, forgefile.cli\nprint(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not (LATE - {"sqlite3"}) & set(result.stdout.split())
