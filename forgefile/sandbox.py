@@ -150,7 +150,8 @@ def overlay(layers: tuple[str, ...], at: str, *, upper: str | None) -> None:
     the same for root and in a user namespace, so that the layers come out the same: `userxattr` keeps overlayfs'
     marks where both can write them.
     """
-    lower = [f"{LAYERS}/{layer}" for layer in reversed(layers)]
+    unique = dict.fromkeys(reversed(layers))  # overlayfs takes no folder twice, and the upper one hides the lower
+    lower = [f"{LAYERS}/{layer}" for layer in unique]
     options = ["userxattr", "lowerdir=" + ":".join([*lower, EMPTY])]
     if upper is not None:
         os.makedirs(f"{upper}/upper")

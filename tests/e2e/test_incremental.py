@@ -404,3 +404,21 @@ def test_a_changed_executable_bit_is_a_change(project):
     assert project.ran("-D", "mode=644") == ["mode", "tool"]
     assert project.read("mode") == "644\n"
     assert not os.access(project / "tool", os.X_OK)
+
+
+def test_one_layer_twice_in_a_tree(project):
+    """The same overlay laid again, and steps that change nothing, give layers with the same digest."""
+    project.forgefile(
+        'a = forge.target("a", Overlay(base=forge.target("base", Empty()), source=forge.source("s"), destination="/s"))',
+        'b = forge.target("b", Change(base=a, line="rm $OUT/s; mkdir $OUT/s; echo b >$OUT/s/b"))',
+        'c = forge.target("c", Change(base=b, line="rm -r $OUT/s"))',
+        'd = forge.target("d", Overlay(base=c, source=forge.source("s"), destination="/s"))',
+        'e = forge.target("e", Change(base=d, line="true"))',
+        'f = forge.target("f", Change(base=e, line="true"))',
+        'g = forge.target("g", Change(base=f, line="cat $OUT/s >$OUT/t"))',
+        'forge.target("told", Shell(line="cat $1/s $2/s/b $3/t; ls $4", inputs=(d, b, g, c)))',
+    )
+    project.write("s", "s\n")
+    project.forge()
+    assert project.read("told") == "s\nb\ns\netc\n"
+    project.nothing_runs()
