@@ -253,7 +253,7 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
         path = f"{staging}/run/out"
         sealed = seal_file(path, epoch)
         to = os.path.join(root, OBJECTS, sealed.digest)
-        if _is_whole(to, sealed.digest):  # replaced, it would look changed wherever it is placed
+        if _is_whole(to, sealed.digest, os.lstat(path)):  # replaced, it would look changed wherever it is placed
             os.unlink(path)
         else:
             os.replace(path, to)
@@ -269,10 +269,12 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
 
 
-def _is_whole(path: str, digest: str) -> bool:
-    """Tell whether a file output lies at a path of the store."""
+def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:
+    """Tell whether a file output lies at a path of the store, with the mode and time that it was sealed with."""
     with suppress(FileNotFoundError):
-        return file_digest(path) + ("x" if os.lstat(path).st_mode & 0o111 else "") == digest
+        status = os.lstat(path)
+        same = (status.st_mode, status.st_mtime_ns) == (sealed.st_mode, sealed.st_mtime_ns)
+        return same and file_digest(path) == digest.rstrip("x")
     return False
 
 

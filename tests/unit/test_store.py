@@ -263,7 +263,23 @@ def test_two_targets_with_the_same_content_never_share_an_inode(store, tmp_path)
     second = built(store, fingerprint="2", target="b")
     store.place(second, str(tmp_path / "b"))
     assert inode(tmp_path / "a") != inode(tmp_path / "b")
+    assert store.is_placed(first, str(tmp_path / "a"))
     assert store.is_placed(second, str(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["noticed", "built again"])
+def test_a_mode_and_time_that_a_user_gave_are_not_served(store, tmp_path, again):
+    result, place = built(store), tmp_path / "a"
+    store.place(result, str(place))
+    place.chmod(0o600)
+    os.utime(place, (5, 5))
+    if again:
+        assert built(store, fingerprint="2") == result
+    assert store.problem(result) is None
+    for name in ("a", "b"):
+        store.place(result, str(tmp_path / name))
+        status = (tmp_path / name).stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o644, EPOCH)
 
 
 def test_an_executable_is_placed_as_one(store, tmp_path):
