@@ -201,6 +201,8 @@ def _steps(target: Target, box: Sandbox) -> tuple[tuple[Step, ...], tuple[str, .
     """Return the steps of a target's rule, as values and in canonical JSON."""
     try:
         steps = tuple(target.rule.steps(box))
+        if wrong := [step for step in steps if not isinstance(step, Step)]:
+            raise TypeError(f"{wrong[0]!r} is no step")
         return steps, tuple(canonical(step) for step in steps)
     except ForgeError:
         raise
