@@ -202,7 +202,7 @@ def _steps(target: Target, box: Sandbox) -> tuple[tuple[Step, ...], tuple[str, .
     try:
         steps = tuple(target.rule.steps(box))
         if wrong := [step for step in steps if not isinstance(step, Step)]:
-            raise TypeError(f"{wrong[0]!r} is no step")
+            raise TypeError(f"{wrong[0]!r} is no step")  # noqa: TRY301  told below like any fault of the rule
         return steps, tuple(canonical(step) for step in steps)
     except ForgeError:
         raise
