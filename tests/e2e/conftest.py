@@ -252,10 +252,10 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def mounts() -> list[str]:
-    """Return what is mounted here, but for what comes and goes without us."""
+def mounts(project: "Project") -> list[str]:
+    """Return what is mounted on the host in a project, or by forge anywhere; other programs' mounts come and go."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        return sorted(line.split(" ", 3)[3] for line in stream)
+        return sorted(line for line in stream if str(project.root) in line or line.rsplit(" ", 2)[1] == "forge")
 
 
 def processes_of(root: Path) -> list[str]:
@@ -287,10 +287,10 @@ def until(condition: Any, seconds: float = 20.0) -> Any:
 @contextmanager
 def nothing_left(project: Project) -> Iterator[None]:
     """What is mounted and what runs is the same before and after."""
-    before = mounts()
+    before = mounts(project)
     yield
     until(lambda: not processes_of(project.root), 5)
-    assert mounts() == before
+    assert mounts(project) == before
 
 
 def first_lines(process: subprocess.Popen[str], wanted: Iterable[str]) -> list[str]:
