@@ -114,6 +114,9 @@ def build(
         if waited:
             decisions = planner.plan(wanted)
         store.refuse_full_disk()
+        for target in wanted:
+            if target.output == "file":
+                store.refuse_place(planner.place_of(target))
         return _Build(planner, store, decisions, wanted, settings, tell=tell, clock=clock).run()
 
 

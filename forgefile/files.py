@@ -33,13 +33,19 @@ def remove_tree(path: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
         return
-    for parent, folders, _ in os.walk(path):
-        for folder in folders:
-            if not os.path.islink(f"{parent}/{folder}"):
-                os.chmod(f"{parent}/{folder}", 0o700)
-    import shutil  # noqa: PLC0415  3 ms that a build with nothing to do need not pay
-
-    shutil.rmtree(path)
+    found, left = [path], [path]
+    while left:
+        folder = left.pop()
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                    found.append(entry.path)
+                else:
+                    os.unlink(entry.path)
+    for folder in reversed(found):
+        os.rmdir(folder)
 
 
 def remove_trees(paths: Iterable[str]) -> None:

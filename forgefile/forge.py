@@ -27,6 +27,7 @@ class Forge:
         self._root = root
         self._settings = settings
         self._targets: dict[str, Target] = {}
+        self._folders: dict[str, str] = {}
         self._options: dict[str, OptionValue] = {}
         self._defaults: dict[Target, None] = {}
         self._sources: dict[str, Source] = {}
@@ -39,6 +40,8 @@ class Forge:
         if not isinstance(path, str) or not path:
             raise ForgefileError(f"a source is named by a path, not by {path!r}", location=caller())
         normal = posixpath.normpath(path)
+        if f"{self._root}/".startswith(f"{os.path.normpath(os.path.join(self._root, normal))}/".replace("//", "/")):
+            raise ForgefileError(f"the source '{path}' holds the project folder, and forge's store", location=caller())
         if normal not in self._sources:
             if not os.path.lexists(os.path.join(self._root, normal)):
                 folder = os.path.join(self._root, posixpath.dirname(normal))
@@ -68,6 +71,10 @@ class Forge:
 
         Raises `ForgefileError` when the name is declared twice, `UsageError` when the value is none of `choices`.
         """
+        if not isinstance(name, str) or not isinstance(default, str):
+            raise ForgefileError(f"an option's name and value are texts, not {name!r}, {default!r}", location=caller())
+        if isinstance(choices, str) or not isinstance(choices, Iterable):
+            raise ForgefileError(f"option '{name}': choices are a tuple of texts, not {choices!r}", location=caller())
         if name in self._options:
             raise ForgefileError(f"the option '{name}' is declared twice", location=caller())
         value, choices = self._settings.get(name, default), tuple(choices)
@@ -94,6 +101,7 @@ class Forge:
             first = self._targets[name].location
             raise ForgefileError(f"there are two targets '{name}'", location=where, hint=f"the first is at {first}")
         target = self._targets[name] = Target(name, rule, where)
+        self._folders.update(dict.fromkeys(_folders_of(name), name))
         return target
 
     def default(self, *targets: Target) -> None:
@@ -112,10 +120,14 @@ class Forge:
             return "write it as a plain relative path"
         if name in RESERVED:
             return "forge has a command of that name"
-        if name in self._sources:
-            return "it is a source"
-        longer = next((t for t in self._targets if t.startswith(name + "/") or name.startswith(t + "/")), None)
-        return f"'{longer}' needs a folder of that name or lies in it" if longer else None
+        return "it is a source" if name in self._sources else self._clash(name)
+
+    def _clash(self, name: str) -> str | None:
+        """Return which target needs a folder where another is a file, if any does."""
+        if name in self._folders:
+            return f"the target '{self._folders[name]}' needs a folder of that name"
+        file = next((folder for folder in _folders_of(name) if folder in self._targets), None)
+        return f"it lies in '{file}', which is a target" if file else None
 
     def graph(self) -> Graph:
         """Return what was declared.
@@ -128,4 +140,17 @@ class Forge:
         for path in self._sources:
             if path in self._targets:
                 raise ForgefileError(f"'{path}' is both a source and a target", location=self._targets[path].location)
+            if path in self._folders:
+                target = self._targets[self._folders[path]]
+                raise ForgefileError(f"target '{target.name}' lies in the source '{path}'", location=target.location)
+            for folder in _folders_of(path):
+                if folder in self._targets:
+                    where = self._targets[folder].location
+                    raise ForgefileError(f"the source '{path}' lies in '{folder}', which is a target", location=where)
         return Graph(self._targets, tuple(self._defaults), tuple(self._options.values()))
+
+
+def _folders_of(path: str) -> list[str]:
+    """Return the folders that a relative path lies in, the outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]

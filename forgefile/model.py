@@ -108,6 +108,7 @@ class Value:
 
 
 _Check = Callable[[Any], bool]
+_NUMBERS = {int: (int,), float: (int, float)}
 _compiled: dict[type, dict[str, _Check]] = {}
 
 
@@ -145,8 +146,8 @@ def _check(hint: Any) -> _Check:  # noqa: PLR0911  one return for each form of t
         return lambda value: isinstance(value, Mapping) and all(key(k) and item(v) for k, v in value.items())
     if origin is not None and issubclass(origin, Callable):  # type: ignore[arg-type]
         return callable
-    if hint is int:
-        return lambda value: type(value) is int
+    if hint in _NUMBERS:
+        return lambda value: type(value) in _NUMBERS[hint]
     return lambda value: isinstance(value, hint)
 
 
@@ -270,7 +271,10 @@ class Sandbox:
         """Return where an input is seen, read-only; a tree is a folder."""
         if isinstance(artifact, Target):
             return f"{self.prefix}/in/{artifact.name}"
-        return f"{self.prefix}/src/{artifact.path.replace('../', '__/').lstrip('/')}"
+        if artifact.path.startswith("/"):
+            return f"{self.prefix}/root{artifact.path}"
+        above = artifact.path.count("../")
+        return f"{self.prefix}/src{above or ''}/{artifact.path.removeprefix('../' * above)}"
 
     def scratch(self, tree: Target) -> str:
         """Return where an input tree is seen with changes allowed that are thrown away; nothing is copied."""

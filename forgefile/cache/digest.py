@@ -24,7 +24,9 @@ _KEPT_MARKS = ("opaque", "whiteout", "whiteouts")
 
 StatKey = tuple[int, int, int, int, int]
 """Mode, size, mtime and ctime in nanoseconds, inode: while these are the same, so is the content."""
-Seen = dict[str, tuple[StatKey | None, tuple[str, int, str]]]
+Entry = tuple[str, int, str]
+"""Type letter, mode bits, and the content's digest or the link's target."""
+Seen = dict[str, tuple[StatKey | None, Entry]]
 """What was seen of a source: path below it ("" for itself) → (status, entry of its listing)."""
 
 
@@ -92,8 +94,14 @@ def scan(path: str, seen: Seen) -> Scan:
     """
     now = time.time_ns()
     found: Seen = {}
-    changed = _scan_into(found, path, "", seen, now)
-    changed = changed or len(found) != len(seen)
+    left = [""]
+    while left:
+        name = left.pop()
+        at = f"{path}/{name}" if name else path
+        found[name] = _look(at, seen.get(name), now)
+        if found[name][1][0] == "d":
+            left += [f"{name}/{each}" if name else each for each in os.listdir(at)]
+    changed = found != seen
     total = xxhash.xxh3_128()
     for name in sorted(found):
         kind, mode, digest = found[name][1]
@@ -101,31 +109,23 @@ def scan(path: str, seen: Seen) -> Scan:
     return Scan(total.hexdigest(), found, changed)
 
 
-def _scan_into(found: Seen, path: str, name: str, seen: Seen, now: int) -> bool:
+def _look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tuple[StatKey | None, Entry]:
+    """Return the status and the entry of one path; its content is read only if it is not known or may differ."""
     status = os.lstat(path)
-    key, known = stat_key(status), seen.get(name)
-    kind = status.st_mode
-    if stat.S_ISDIR(kind):
-        found[name] = (None, ("d", stat.S_IMODE(kind), ""))
-        changed = known is None or known[1] != found[name][1]
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries]
-        for each in names:
-            below = f"{name}/{each}" if name else each
-            changed = _scan_into(found, f"{path}/{each}", below, seen, now) or changed
-        return changed
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        return None, ("d", mode, "")
+    key = stat_key(status)
     if known is not None and known[0] == key:
-        found[name] = known
-        return False
-    if stat.S_ISREG(kind):
-        entry = ("f", stat.S_IMODE(kind), file_digest(path))
-    elif stat.S_ISLNK(kind):
+        return known
+    if stat.S_ISREG(status.st_mode):
+        entry = ("f", mode, file_digest(path))
+    elif stat.S_ISLNK(status.st_mode):
         entry = ("l", 0, os.readlink(path))
     else:
-        entry = ("p" if stat.S_ISFIFO(kind) else "s", stat.S_IMODE(kind), str(status.st_rdev))
+        entry = ("p" if stat.S_ISFIFO(status.st_mode) else "s", mode, str(status.st_rdev))
     fresh = now - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS
-    found[name] = (None if fresh else key, entry)
-    return not fresh or known is None or known[1] != entry
+    return (None if fresh else key), entry
 
 
 # Outputs -------------------------------------------------------------------------------------------------------------
@@ -163,7 +163,9 @@ def seal_layer(path: str, epoch: int) -> Sealed:
     overlayfs' whiteouts; not what overlayfs notes for itself, which is taken away.
     """
     walk = _LayerWalk(epoch * 1_000_000_000)
-    walk.entry(os.fsencode(path), b".", os.lstat(path))
+    left = [(os.fsencode(path), b".", os.lstat(path))]
+    while left:
+        left += reversed(walk.entry(*left.pop()))
     return Sealed(walk.digest.hexdigest(), walk.size)
 
 
@@ -174,12 +176,12 @@ class _LayerWalk:
         self._epoch_ns = epoch_ns
         self._links: dict[int, bytes] = {}
 
-    def entry(self, path: bytes, name: bytes, status: os.stat_result) -> None:
-        """Take up one entry and, for a folder, what it holds in order of the names."""
+    def entry(self, path: bytes, name: bytes, status: os.stat_result) -> list[tuple[bytes, bytes, os.stat_result]]:
+        """Take up one entry and return, of a folder, what it holds: (path, name, status) in order of the names."""
         kind = stat.S_IFMT(status.st_mode)
-        directory = kind == stat.S_IFDIR
+        entries: list[tuple[bytes, os.stat_result]] = []
         attributes = self._attributes(path)
-        if directory:
+        if kind == stat.S_IFDIR:
             with os.scandir(path) as found:
                 entries = sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in found)
         time_ns = min(status.st_mtime_ns, self._epoch_ns)
@@ -188,9 +190,7 @@ class _LayerWalk:
         content = self._content(path, name, status)
         line = (status.st_mode, status.st_uid, status.st_gid, time_ns, content, attributes)
         self.digest.update(b"%d\0%b\0%b\0" % (len(name), name, repr(line).encode()))
-        if directory:
-            for each, below in entries:
-                self.entry(path + b"/" + each, name + b"/" + each, below)
+        return [(path + b"/" + each, name + b"/" + each, below) for each, below in entries]
 
     def _content(self, path: bytes, name: bytes, status: os.stat_result) -> object:
         kind = stat.S_IFMT(status.st_mode)

@@ -112,12 +112,12 @@ class Records:
         if self.read_only:
             return
         try:
-            self._db.execute(statement, tuple(values))
+            self._db.execute(statement, tuple(_stored(v) if isinstance(v, str) else v for v in values))
         except sqlite3.OperationalError as error:
             raise StoreError(f"the store's records cannot be written: {error}", hint="is the disk full?") from error
 
     def _row(self, statement: str, *values: str) -> Any:
-        return self._db.execute(statement, values).fetchone()
+        return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
 
     # Records of targets
 
@@ -135,7 +135,8 @@ class Records:
             return None
         fingerprint, target, text, kind, digest, layers, size, seconds, reasons, options = row
         result = Result(kind, digest, tuple(layers.split()), size)
-        return Record(fingerprint, target, text, result, seconds, tuple(reasons.splitlines()), marshal.loads(options))  # noqa: S302
+        why = tuple(_read(reasons).splitlines())
+        return Record(fingerprint, target, _read(text), result, seconds, why, marshal.loads(options))  # noqa: S302
 
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
@@ -241,6 +242,20 @@ _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, 
 _SELECT = f"SELECT {_COLUMNS} FROM record"  # noqa: S608  only constants are put in
 _BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=?"
 _BY_TARGET = f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"  # noqa: S608  only constants are put in
+
+
+def _stored(text: str) -> str | bytes:
+    """Return a text as SQLite takes it: names of files need not be UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(text)
+    return text
+
+
+def _read(stored: str | bytes) -> str:
+    """Return the text that `_stored` made what SQLite has."""
+    return os.fsdecode(stored)
 
 
 def _uri(path: str | None, read_only: bool) -> str:

@@ -175,6 +175,16 @@ class Store:
                 os.mkdir(f"{folder}/{number}", 0o700)
                 return f"{folder}/{number}"
 
+    def refuse_place(self, path: str) -> None:
+        """Raise `UsageError` when something lies at a path of the project that forge did not put there."""
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise UsageError(f"{path} is a folder; the target of that name cannot be placed there")
+        if os.path.lexists(path) and self.records.placed(path) is None:
+            raise UsageError(
+                f"{path} is there, but forge did not put it there",
+                hint="move it away, or remove it, and run forge again",
+            )
+
     def place(self, result: Result, path: str) -> None:
         """Put a file output at a path of the project, in place of what was there.
 
@@ -183,8 +193,7 @@ class Store:
         arriving = f"{path}.forge-arriving"
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            if os.path.isdir(path) and not os.path.islink(path):
-                raise UsageError(f"{path} is a folder; the target of that name cannot be placed there")
+            self.refuse_place(path)
             with suppress(FileNotFoundError):
                 os.unlink(arriving)
             _link_or_copy(self.object_path(result.digest), arriving)

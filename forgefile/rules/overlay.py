@@ -39,8 +39,8 @@ class Overlay(Rule):
         if isinstance(self.source, Target) and self.source.output != "file":
             raise self.refuse("source", f"'{self.source.name}' is a tree; build on it with base=")
         for name, mode in (("mode", self.mode or 0), *(("modes", mode) for _, mode in self.modes)):
-            if not 0 <= mode <= 0o7777:  # noqa: PLR2004  the bits that chmod(2) knows
-                raise self.refuse(name, f"{mode:#o} is no mode", hint="write it in octal: 0o644")
+            if not 0 <= mode <= 0o7777 or (mode & 0o1000 and mode != 0o1777):  # noqa: PLR2004  chmod(2)
+                raise self.refuse(name, f"{mode} is {mode:#o}, no mode of a file", hint="write it in octal: 0o644")
         for name, user, group in (("owner", *self.owner), *(("owners", user, group) for _, user, group in self.owners)):
             if not (0 <= user < 1 << 32 and 0 <= group < 1 << 32):
                 raise self.refuse(name, f"({user}, {group}) are no numeric user and group")
