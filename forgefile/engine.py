@@ -13,7 +13,7 @@ from forgefile.cache.records import Record
 from forgefile.cache.store import Store
 from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
-from forgefile.graph import Graph, remaining
+from forgefile.graph import Graph, inputs, remaining
 from forgefile.loader import load
 from forgefile.model import Sandbox, Source, Target
 from forgefile.plan import Decision
@@ -109,6 +109,8 @@ def build(
     def waits(holder: str) -> None:
         tell(events.Note(t=clock(), message=f"waiting for the forge that builds here (process {holder})"))
 
+    if store.records.read_only:
+        raise UsageError(f"{store.root} cannot be written", hint="make the project folder writable")
     with store.lock(waits) as waited:
         store.sweep()
         if waited:
@@ -281,9 +283,9 @@ class _Build:
 
     def _ended(self, target: Target, result: "JobResult") -> None:
         """Record what a job made and go on above it, or tell how it failed."""
-        source = self._planner.changed_meanwhile(target)
-        if result.committed is None or source is not None:
-            self._fail(target, self._failure(target, result, source))
+        changed = self._changed_meanwhile(target)
+        if result.committed is None or changed is not None:
+            self._fail(target, self._failure(target, result, changed))
             return
         manifest, made = self._planner.manifests[target], result.committed.result
         records = self._store.records
@@ -308,8 +310,15 @@ class _Build:
         ))  # fmt: skip
         self._schedule.done(target)
 
-    def _failure(self, target: Target, result: "JobResult", source: str | None) -> events.Failed:
-        message, command, hint = f"{source} changed while it was used", "", "run forge again"
+    def _changed_meanwhile(self, target: Target) -> str | None:
+        """Return the input of a target that is no longer what it was when the target began, or None."""
+        for needed in inputs(target):
+            if self._store.problem(self._planner.results[needed]) is not None:
+                return needed.name
+        return self._planner.changed_meanwhile(target)
+
+    def _failure(self, target: Target, result: "JobResult", changed: str | None) -> events.Failed:
+        message, command, hint = f"{changed} changed while it was used", "", "run forge again"
         if result.failed is not None:
             command, message, hint = result.failed.command, result.failed.message, result.failed.hint or ""
         log = self._store.log_path(fingerprint(self._planner.manifests[target]))

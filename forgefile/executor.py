@@ -61,6 +61,7 @@ class Pool:
         self._context = get_context("fork")
         self._workers: dict[int, tuple[Any, Connection]] = {}
         self._busy: dict[int, float] = {}
+        linux.adopt_orphans()
         try:
             for slot in range(size):
                 self._start(slot)
@@ -111,12 +112,15 @@ class Pool:
         return JobResult(time.monotonic() - self._busy[slot], failed=StepFailed("", how, hint))
 
     def close(self) -> None:
-        """End all workers and, with them, everything that they run."""
+        """End all workers and everything that they run, and wait until it has ended."""
         for process, connection in self._workers.values():
             connection.close()
             process.kill()
         for process, _ in self._workers.values():
             process.join()
+        with suppress(ChildProcessError):
+            while True:  # the kernel kills the jobs of killed workers, and they become ours
+                os.waitpid(-1, 0)
         self._workers.clear()
         self._busy.clear()
 

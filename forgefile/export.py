@@ -40,7 +40,8 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
         userns.enter()
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-        os.makedirs(arriving if not tar else f"{store}/staging", exist_ok=True)
+        if not tar:
+            os.mkdir(arriving)
         os.chdir(store)
         at = f"{store}/empty"
         sandbox.overlay(layers, at, upper=None)

@@ -1,5 +1,6 @@
 """Files and folders as a whole: copied with their holes, removed whatever their modes. Unaware of the store."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -33,6 +34,17 @@ def remove_tree(path: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
         return
+    try:
+        _remove_folder(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        import subprocess  # noqa: PLC0415
+
+        subprocess.run(["rm", "-rf", "--", path], check=True)  # it goes down step by step, where no path is too long
+
+
+def _remove_folder(path: str) -> None:
     found, left = [path], [path]
     while left:
         folder = left.pop()

@@ -94,7 +94,7 @@ class Value:
         return ForgefileError(f"{type(self).__name__} {problem}", location=caller(), hint=hint)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{type(self).__name__} is frozen; make a new one instead of setting '{name}'")
+        raise self._error(f"is frozen: its field '{name}' cannot be set; make a new one")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__

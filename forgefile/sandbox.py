@@ -14,12 +14,12 @@ import socket
 import stat
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, NoReturn
 
 from forgefile import linux
-from forgefile.cache.layout import CACHE, EMPTY, LAYERS
+from forgefile.cache.layout import CACHE, EMPTY, LAYERS, STAGING
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH
 from forgefile.model import Cache, Call, Copy, Output, Run, Sandbox, Step, Value, Write
@@ -150,18 +150,40 @@ def overlay(layers: tuple[str, ...], at: str, *, upper: str | None) -> None:
     the same for root and in a user namespace, so that the layers come out the same: `userxattr` keeps overlayfs'
     marks where both can write them.
     """
-    unique = dict.fromkeys(reversed(layers))  # overlayfs takes no folder twice, and the upper one hides the lower
-    lower = [f"{LAYERS}/{layer}" for layer in unique]
-    options = ["userxattr", "lowerdir=" + ":".join([*lower, EMPTY])]
+    lower = dict.fromkeys(reversed(layers))  # overlayfs takes no folder twice, and the upper one hides the lower
+    store = os.getcwd()
+    folders = {str(number): f"{store}/{LAYERS}/{layer}" for number, layer in enumerate(lower)}
+    folders["empty"] = f"{store}/{EMPTY}"
+    options = ["userxattr", "lowerdir=" + ":".join(folders)]
     if upper is not None:
-        os.makedirs(f"{upper}/upper")
-        os.makedirs(f"{upper}/work")
-        like = os.stat(lower[0] if lower else EMPTY)
-        os.chmod(f"{upper}/upper", stat.S_IMODE(like.st_mode))
-        os.chown(f"{upper}/upper", like.st_uid, like.st_gid)
-        here = os.getcwd()
-        options += [f"{kind}dir={os.path.relpath(f'{upper}/{kind}', here)}" for kind in ("upper", "work")]
-    linux.mount("forge", at, "overlay", 0 if upper else linux.MS_RDONLY, ",".join(options))
+        for name in ("upper", "work"):
+            folders[name] = f"{upper}/{name}"
+            os.makedirs(folders[name])
+            options.append(f"{name}dir={name}")
+        like = os.stat(next(iter(folders.values())))
+        os.chmod(folders["upper"], stat.S_IMODE(like.st_mode))
+        os.chown(folders["upper"], like.st_uid, like.st_gid)
+        os.utime(folders["upper"], ns=(like.st_mtime_ns, like.st_mtime_ns))
+    with _linked(folders):
+        linux.mount("forge", at, "overlay", 0 if upper else linux.MS_RDONLY, ",".join(options))
+
+
+@contextmanager
+def _linked(folders: Mapping[str, str]) -> Iterator[None]:
+    """Work where each folder has a short name: mount options have one page, and commas and colons mean something."""
+    before = os.getcwd()
+    links = f"{before}/{STAGING}/links-{os.getpid()}"
+    os.mkdir(links)
+    for name, folder in folders.items():
+        os.symlink(folder, f"{links}/{name}")
+    os.chdir(links)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        for name in folders:
+            os.unlink(f"{links}/{name}")
+        os.rmdir(links)
 
 
 def _show(source: str, at: str) -> None:

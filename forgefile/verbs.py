@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from forgefile import engine
-from forgefile.errors import UsageError
+from forgefile.cache.store import remove_store
+from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
 from forgefile.model import Target
 from forgefile.plan import Decision
@@ -47,7 +48,14 @@ def run(verb: str, options: argparse.Namespace) -> int:
         from forgefile import doctor  # noqa: PLC0415
 
         return doctor.run(options)
-    project = engine.Project.open(options.file, options.define, read_only=verb in ("list", "why", "log", "export"))
+    try:
+        project = engine.Project.open(options.file, options.define, read_only=verb in ("list", "why", "log", "export"))
+    except StoreError:
+        if verb != "clean" or not options.all:
+            raise
+        remove_store(os.path.join(os.path.dirname(os.path.abspath(options.file)), ".forge"))
+        _print("removed the damaged store; placed files are left alone")
+        return 0
     try:
         return _VERBS[verb](project, options)
     finally:
@@ -115,14 +123,14 @@ def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, D
     if decision.action == "none":
         record = project.store.records.current(target.name)
         for reason in record.reasons if record else ():
-            _print(f"{indent}  built last because: {reason}")
+            _print(f"{indent}  built last because: {words.printable(reason)}")
     elif decision.action == "maybe":
         for needed in inputs(target):
             if decisions[needed].action in ("run", "maybe"):
                 _tell_why(project, needed, decisions, indent + "  ")
     else:
         for reason in decision.reasons:
-            _print(f"{indent}  {reason}")
+            _print(f"{indent}  {words.printable(reason)}")
 
 
 def _one(project: engine.Project, word: str) -> Target:
@@ -161,6 +169,8 @@ def _export(project: engine.Project, options: argparse.Namespace) -> int:
     destination = os.path.abspath(options.destination)
     if os.path.lexists(destination):
         raise UsageError(f"{options.destination} exists already", hint="forge export never writes over anything")
+    if not os.path.isdir(os.path.dirname(destination)):
+        raise UsageError(f"there is no folder {os.path.dirname(options.destination)}", hint="make it first")
     export.export(project.store.root, project.planner.results[target], destination)
     _print(f"{target.name} is at {options.destination}")
     return 0
@@ -179,7 +189,7 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
         results = store.discard([target.name for target in chosen] if options.words else None)
         if options.all:
             project.close()
-            store.remove()
+            remove_store(store.root)
     kept = "" if options.all else "; downloads are kept (--all removes them)"
     _print(f"removed {words.count(results, 'result')} and {words.count(removed, 'placed file')}{kept}")
     return 0

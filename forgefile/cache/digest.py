@@ -36,7 +36,11 @@ def stat_key(status: os.stat_result) -> StatKey:
 
 
 def file_digest(path: str) -> str:
-    """Return the digest of a file's content; holes are not read."""
+    """Return the digest of a file's content.
+
+    Of a file of more than 1 MiB it covers the size and, with their places, the aligned pieces of 1 MiB that are not
+    all zeros: holes are neither read nor hashed, and a file has the same digest with and without them.
+    """
     digest = xxhash.xxh3_128()
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -45,34 +49,30 @@ def file_digest(path: str) -> str:
             digest.update(os.read(descriptor, _CHUNK))
             return digest.hexdigest()
         buffer = memoryview(bytearray(_CHUNK))
-        at = 0
-        for begin, end in _extents(descriptor, size):
-            for hole in range(at, begin, _CHUNK):
-                digest.update(_ZEROS if begin - hole >= _CHUNK else _ZEROS[: begin - hole])
-            os.lseek(descriptor, begin, os.SEEK_SET)
-            at = begin
-            while at < end:
-                got = os.readv(descriptor, [buffer[: min(_CHUNK, end - at)]])
-                if not got:
-                    raise StoreError(f"{path} became shorter while it was read")
-                digest.update(buffer[:got])
-                at += got
+        for at in _pieces(descriptor, size):
+            length = min(_CHUNK, size - at)
+            if os.preadv(descriptor, [buffer[:length]], at) != length:
+                raise StoreError(f"{path} became shorter while it was read")
+            if buffer[:length] != _ZEROS[:length]:
+                digest.update(at.to_bytes(8, "little"))
+                digest.update(buffer[:length])
+        digest.update(size.to_bytes(8, "little"))
         return digest.hexdigest()
     finally:
         os.close(descriptor)
 
 
-def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the (begin, end) of a file's data; the last ends, maybe empty, at the file's size."""
+def _pieces(descriptor: int, size: int) -> Iterator[int]:
+    """Yield where each aligned piece of a file begins that has data, in order."""
     at = 0
     while at < size:
         try:
             begin = os.lseek(descriptor, at, os.SEEK_DATA)
-        except OSError:
-            break
-        at = os.lseek(descriptor, begin, os.SEEK_HOLE)
-        yield begin, min(at, size)
-    yield size, size
+        except OSError:  # ENXIO: a hole until the end
+            return
+        end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        yield from range(begin - begin % _CHUNK, end, _CHUNK)
+        at = end + -end % _CHUNK
 
 
 # Sources -------------------------------------------------------------------------------------------------------------

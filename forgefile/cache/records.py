@@ -16,10 +16,11 @@ from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
 from forgefile.model import Output
 
-_FORMAT = 3
+_FORMAT = 4
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS record (fingerprint TEXT PRIMARY KEY, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
-  layers TEXT, size INTEGER, seconds REAL, reasons TEXT, options TEXT, number INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (fingerprint TEXT, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
+  layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, number INTEGER,
+  PRIMARY KEY (fingerprint, target)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_target ON record (target, number);
 CREATE TABLE IF NOT EXISTS current (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS log (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
@@ -135,8 +136,8 @@ class Records:
             return None
         fingerprint, target, text, kind, digest, layers, size, seconds, reasons, options = row
         result = Result(kind, digest, tuple(layers.split()), size)
-        why = tuple(_read(reasons).splitlines())
-        return Record(fingerprint, target, _read(text), result, seconds, why, marshal.loads(options))  # noqa: S302
+        why, options = marshal.loads(reasons), marshal.loads(options)  # noqa: S302  written by us alone
+        return Record(fingerprint, target, _read(text), result, seconds, why, options)
 
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
@@ -150,7 +151,7 @@ class Records:
             "INSERT OR REPLACE INTO record VALUES "
             "(?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
             (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
-             result.size, record.seconds, "\n".join(record.reasons), marshal.dumps(record.options)),
+             result.size, record.seconds, marshal.dumps(record.reasons), marshal.dumps(record.options)),
         )  # fmt: skip
         self.make_current(record.target, record.fingerprint)
 
@@ -167,9 +168,9 @@ class Records:
         row = self._row("SELECT fingerprint FROM log WHERE target=?", target)
         return None if row is None else str(row[0])
 
-    def forget(self, fingerprint: str) -> None:
-        """Drop a record whose result is lost."""
-        self._write("DELETE FROM record WHERE fingerprint=?", (fingerprint,))
+    def forget(self, record: Record) -> None:
+        """Drop a record."""
+        self._write("DELETE FROM record WHERE fingerprint=? AND target=?", (record.fingerprint, record.target))
 
     def all(self) -> Iterator[Record]:
         """Yield every record."""
@@ -240,8 +241,11 @@ class Records:
 
 _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
 _SELECT = f"SELECT {_COLUMNS} FROM record"  # noqa: S608  only constants are put in
-_BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=?"
-_BY_TARGET = f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?)"  # noqa: S608  only constants are put in
+_BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=? LIMIT 1"
+_BY_TARGET = (
+    f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?1)"  # noqa: S608  likewise
+    " ORDER BY target=?1 DESC LIMIT 1"
+)
 
 
 def _stored(text: str) -> str | bytes:

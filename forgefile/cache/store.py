@@ -33,6 +33,7 @@ _TAG = (
     "# This folder is forge's store: outputs of earlier builds, which can be built again.\n"
 )
 _FICLONE = 0x40049409
+_MARK = "user.forge.output"
 _ANY_TIME = 1 << 33
 """An epoch in seconds that no sealed file is later than."""
 _DISK_MINIMUM = 64 << 20
@@ -66,6 +67,8 @@ class Store:
                     f"the store {root} cannot be made: {error.strerror}",
                     hint="forge keeps its store beside the Forgefile: the folder must be writable",
                 ) from error
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            return cls(root, Records(path, read_only=True))
         store = cls(root, Records(path))
         store.records.enter_boot(_boot())
         return store
@@ -117,7 +120,7 @@ class Store:
         if self.records.read_only or self.records.layer_is_whole(layer):
             return None
         if not userns.call(lambda: seal_layer(path, _ANY_TIME).digest == layer):
-            self._remove([path])
+            _remove([path])
             return "is damaged"
         self.records.keep_layer(layer)
         return None
@@ -146,12 +149,12 @@ class Store:
         forgotten = [record for record in self.records.all() if targets is None or record.target in targets]
         with self.records.together():
             for record in forgotten:
-                self.records.forget(record.fingerprint)
+                self.records.forget(record)
         kept = list(self.records.all())
         files = {record.result.digest for record in kept if record.result.kind == "file"}
         layers = {layer for record in kept for layer in record.result.layers}
         logs = {record.fingerprint for record in kept}
-        self._remove(
+        _remove(
             [
                 os.path.join(self.root, folder, name)
                 for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs))
@@ -160,10 +163,6 @@ class Store:
             ]
         )
         return len(forgotten)
-
-    def remove(self) -> None:
-        """Remove the whole store. Call with the lock held and the records closed."""
-        self._remove([self.root])
 
     def stage(self) -> str:
         """Return a new folder for a job, on the store's file system."""
@@ -179,7 +178,12 @@ class Store:
         """Raise `UsageError` when something lies at a path of the project that forge did not put there."""
         if os.path.isdir(path) and not os.path.islink(path):
             raise UsageError(f"{path} is a folder; the target of that name cannot be placed there")
-        if os.path.lexists(path) and self.records.placed(path) is None:
+        folder = os.path.dirname(path)
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder):
+            raise UsageError(f"{folder} is no folder; the target below it cannot be placed there")
+        if os.path.lexists(path) and self.records.placed(path) is None and not _is_marked(path):
             raise UsageError(
                 f"{path} is there, but forge did not put it there",
                 hint="move it away, or remove it, and run forge again",
@@ -207,12 +211,7 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what killed runs left in staging. Call with the lock held."""
-        self._remove([os.path.join(self.root, STAGING, name) for name in os.listdir(os.path.join(self.root, STAGING))])
-
-    def _remove(self, paths: list[str]) -> None:
-        """Remove folders whose files may belong to any mapped id."""
-        if paths:
-            userns.call(lambda: remove_trees(paths))
+        _remove([os.path.join(self.root, STAGING, name) for name in os.listdir(os.path.join(self.root, STAGING))])
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""
@@ -261,6 +260,7 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
     if output == "file":
         path = f"{staging}/run/out"
         sealed = seal_file(path, epoch)
+        _mark(path)
         to = os.path.join(root, OBJECTS, sealed.digest)
         if _is_whole(to, sealed.digest, os.lstat(path)):  # replaced, it would look changed wherever it is placed
             os.unlink(path)
@@ -284,6 +284,29 @@ def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:
         status = os.lstat(path)
         same = (status.st_mode, status.st_mtime_ns) == (sealed.st_mode, sealed.st_mtime_ns)
         return same and file_digest(path) == digest.rstrip("x")
+    return False
+
+
+def _remove(paths: list[str]) -> None:
+    """Remove folders whose files may belong to any mapped id."""
+    if paths:
+        userns.call(lambda: remove_trees(paths))
+
+
+def remove_store(root: str) -> None:
+    """Remove a whole store that nothing uses."""
+    _remove([root])
+
+
+def _mark(path: str) -> None:
+    """Mark a file output, so that it is known for one even when the store is gone."""
+    with suppress(OSError):
+        os.setxattr(path, _MARK, b"1")
+
+
+def _is_marked(path: str) -> bool:
+    with suppress(OSError):
+        return bool(os.getxattr(path, _MARK, follow_symlinks=False))
     return False
 
 
@@ -319,3 +342,4 @@ def _link_or_copy(source: str, to: str) -> None:
             os.link(source, to)
             return
     copy_file(source, to)
+    _mark(to)

@@ -17,7 +17,7 @@ def copy(step: Copy) -> None:
     """
     if os.path.isdir(step.source) and not os.path.islink(step.source):
         os.makedirs(step.destination, exist_ok=True)
-        _folder(step, step.source, step.destination, "")
+        _folder(step, step.source, step.destination)
         return
     destination = step.destination
     if destination.endswith("/"):
@@ -30,23 +30,25 @@ def copy(step: Copy) -> None:
         os.chmod(destination, step.mode)
 
 
-def _folder(step: Copy, source: str, destination: str, below: str) -> None:
-    with os.scandir(source) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{below}{entry.name}"
-        to = f"{destination}/{entry.name}"
-        if not entry.is_dir(follow_symlinks=False):
-            _file(step, entry.path, to, path)
-            continue
-        if os.path.lexists(to) and not os.path.isdir(to):
-            raise BuildError(f"{to} is no folder in the tree, but {path} is one in the source")
-        if not os.path.isdir(to):
-            os.mkdir(to)
-            _attributes(step, entry.stat(), to, path)
-        elif _told(step, path):
-            _attributes(step, os.stat(to), to, path)
-        _folder(step, entry.path, to, f"{path}/")
+def _folder(step: Copy, top: str, destination: str) -> None:
+    left = [""]
+    while left:
+        below = left.pop()
+        with os.scandir(f"{top}/{below}") as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            path, to = f"{below}{entry.name}", f"{destination}/{below}{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                _file(step, entry.path, to, path)
+                continue
+            if os.path.lexists(to) and not os.path.isdir(to):
+                raise BuildError(f"{to} is no folder in the tree, but {path} is one in the source")
+            if not os.path.isdir(to):
+                os.mkdir(to)
+                _attributes(step, entry.stat(), to, path)
+            elif _told(step, path):
+                _attributes(step, os.stat(to), to, path)
+            left.append(f"{path}/")
 
 
 def _file(step: Copy, source: str, to: str, path: str) -> None:

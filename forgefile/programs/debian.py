@@ -43,11 +43,16 @@ def settle(_: object) -> None:
             remove_tree(path)
     for folder in _EMPTIED:
         with suppress(FileNotFoundError, NotADirectoryError):
-            for name in os.listdir(folder):
-                remove_tree(f"{folder}/{name}")
+            empty(folder)
     if os.path.lexists("/etc/machine-id") or os.path.isdir("/etc/systemd"):
         with open("/etc/machine-id", "w", encoding="ascii"):
             pass
+
+
+def empty(folder: str) -> None:
+    """Remove what a folder holds."""
+    for name in os.listdir(folder):
+        remove_tree(f"{folder}/{name}")
 
 
 def forget_host(_: object) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from forgefile.errors import did_you_mean
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
-from forgefile.programs.debian import forget_host, settle
+from forgefile.programs.debian import empty, forget_host, settle
 
 _VARIANTS = ("minbase", "buildd", "fakechroot")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -71,5 +71,6 @@ class Debootstrap(Rule):
             tools=() if self.keyring else (_KEYRING,),
             caches=(Cache(name="deb", path=debs),),
         )
+        yield Call(empty, f"{box.out}/run")  # in the tree itself /run is the sandbox's
         yield Call(forget_host, root=box.out)
         yield Call(settle, root=box.out)

@@ -199,13 +199,15 @@ class Project:
 
     def store(self) -> dict[str, tuple[int, int]]:
         """Return what lies in the store: name → (time, size); but for what SQLite does while it reads."""
-        found = {}
-        for folder, _, names in os.walk(self.root / ".forge"):
-            for each in (folder, *(os.path.join(folder, name) for name in names)):
-                name = os.path.relpath(each, self.root)
-                status = os.lstat(each)
-                found[name] = (status.st_mtime_ns, status.st_size)
-        found.pop(".forge", None)
+        found: dict[str, tuple[int, int]] = {}
+        left = [str(self.root / ".forge")]
+        while left and os.path.isdir(left[0]):
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    status = entry.stat(follow_symlinks=False)
+                    found[entry.path.removeprefix(f"{self.root}/")] = (status.st_mtime_ns, status.st_size)
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
         return found
 
     def exported(self, target: str) -> Path:

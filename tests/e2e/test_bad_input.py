@@ -80,7 +80,7 @@ CASES = {
     "a newline in a name": ('forge.target("a\\nb", Shell(line="echo"))', "plain relative path", None),
     "the name of a command": ('forge.target("list", Shell(line="echo"))', "forge has a command of that name", None),
     "the name of a later command": ('forge.target("gc", Shell(line="echo"))', "forge has a command of that name", None),
-    "a name below a target": ('forge.target("ran/below", Shell(line="echo"))', "'ran' needs a folder", None),
+    "a name below a target": ('forge.target("ran/below", Shell(line="echo"))', "it lies in 'ran', which is a target", None),
     "no name": ('forge.target("", Shell(line="echo"))', "cannot be a target's name", None),
     "no rule": ('forge.target("a", "echo")', "needs a rule, not str", None),
     "a rule's class": ('forge.target("a", Shell)', "needs a rule", None),

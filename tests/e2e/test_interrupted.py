@@ -179,13 +179,12 @@ def test_an_interrupt_at_any_time(project):
 def test_a_dry_run_beside_a_build(begun):
     """Reading verbs do not wait for the forge that builds, and do not disturb it."""
     project, process, _ = begun
-    begin = time.monotonic()
     assert project.planned()["host"][0] == "run"
     project.forge("list")
     project.forge("why", "tree")
     assert "host-begun" in project.forge("log", "host").out
     assert project.json("quick").targets("built") == []
-    assert time.monotonic() - begin < 5
+    assert process.poll() is None
     process.terminate()
 
 

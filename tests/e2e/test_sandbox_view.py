@@ -3,7 +3,6 @@
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -143,8 +142,6 @@ def test_loopback_is_up(project):
     program = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname()); print('up')"
     project.write("up.py", program)
     project.forgefile('forge.target("up", Command(argv=("/usr/bin/python3", forge.source("up.py")), stdout=True))')
-    if not os.path.exists("/usr/bin/python3"):
-        pytest.skip("python3 is not among the host's programs")
     project.forge()
     assert project.read("up") == "up\n"
 
@@ -154,9 +151,7 @@ def test_a_process_left_behind_ends_with_its_step(machine):
         'forge.target("a", Noisy(line="(setsid sleep 1234 & ) ; sleep 1235 & echo a >$OUT"))',
         'forge.target("b", Noisy(line="sleep 1236 & false"))',
     )
-    begin = time.monotonic()
     ended = machine.json("-k", status=1)
-    assert time.monotonic() - begin < 20
     assert ended.targets("built") == ["a"]
     sleeping = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _command(pid).startswith(b"sleep\x00123")]
     assert sleeping == []
@@ -294,9 +289,7 @@ def test_odd_output(project):
 
 def test_a_lot_of_output(project):
     project.forgefile('forge.target("much", Noisy(line="yes some words that fill a line of the log | head -c 20000000; echo >$OUT"))')
-    begin = time.monotonic()
     project.forge()
-    assert time.monotonic() - begin < 30
     assert len(project.forge("log", "much").out) > 20_000_000
 
 
@@ -309,11 +302,10 @@ def test_a_step_that_closes_its_output(project):
 def test_output_comes_while_the_step_runs(project):
     project.forgefile('forge.target("a", Noisy(line="echo early; sleep 5; echo >$OUT"))')
     process = project.start("--json")
-    begin = time.monotonic()
     for line in process.stdout:
         if '"early"' in line:
             break
-    assert time.monotonic() - begin < 4
+    assert process.poll() is None
     process.terminate()
     process.communicate(timeout=20)
     until(lambda: process.poll() is not None)

@@ -130,7 +130,7 @@ EDITS = {
 def edited(example: Project) -> Iterator[Project]:
     """The example, to be changed; its files are put back, and the results of before restored, afterwards."""
     kept = example.root.with_name("kept")
-    shutil.copytree(example.root, kept, ignore=shutil.ignore_patterns(".forge", "*.img", "*.qcow2"))
+    shutil.copytree(example.root, kept, symlinks=True, ignore=shutil.ignore_patterns(".forge", "*.img", "*.qcow2"))
     yield example
     for name in ("Forgefile.py", "overlay", "scripts"):
         path = example.root / name

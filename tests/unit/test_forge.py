@@ -77,11 +77,47 @@ def test_two_targets_of_a_name(forge):
     assert caught.value.hint == f"the first is at {first.location}"
 
 
-@pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b", "a/b/c")])
-def test_a_name_that_needs_another_ones_folder(forge, first, second):
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ("a", "a/b", "it lies in 'a', which is a target"),
+        ("a/b", "a", "the target 'a/b' needs a folder of that name"),
+        ("a/b", "a/b/c", "it lies in 'a/b', which is a target"),
+    ],
+)
+def test_a_name_that_needs_another_ones_folder(forge, first, second, problem):
     forge.target(first, Needs())
-    with pytest.raises(ForgefileError, match=f"'{first}' needs a folder of that name or lies in it"):
+    with pytest.raises(ForgefileError, match=problem):
         forge.target(second, Needs())
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "problem"),
+    [
+        ("folder", "folder/made", "target 'folder/made' lies in the source 'folder'"),
+        ("folder/file", "folder", "the source 'folder/file' lies in 'folder', which is a target"),
+    ],
+)
+def test_a_target_in_a_source_or_around_one(tmp_path, source, target, problem):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").touch()
+    forge = Forge(str(tmp_path), {})
+    forge.source(source)
+    forge.target(target, Needs())
+    with pytest.raises(ForgefileError, match=problem):
+        forge.graph()
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "folder/.."])
+def test_a_source_that_holds_the_project(tmp_path, path):
+    with pytest.raises(ForgefileError, match="holds the project folder"):
+        Forge(str(tmp_path), {}).source(path)
+
+
+@pytest.mark.parametrize(("default", "choices"), [(5, ()), ("a", 5), ("a", "ab")])
+def test_options_are_texts(forge, default, choices):
+    with pytest.raises(ForgefileError, match="texts"):
+        forge.option("a", default, choices=choices)
 
 
 def test_names_side_by_side(forge):

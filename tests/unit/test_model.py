@@ -168,7 +168,7 @@ def test_a_subclass_has_the_fields_of_its_base():
 
 def test_frozen():
     value = Pair(1)
-    with pytest.raises(AttributeError, match="Pair is frozen; make a new one instead of setting 'left'"):
+    with pytest.raises(ForgefileError, match="Pair is frozen: its field 'left' cannot be set; make a new one"):
         value.left = 2
     assert value.left == 1
 
@@ -247,8 +247,10 @@ def test_a_rule_without_steps_says_so():
     [
         (make("arm64/disk.img"), "/run/forge/in/arm64/disk.img"),
         (Source(path="scripts/tune.sh"), "/run/forge/src/scripts/tune.sh"),
-        (Source(path="../common/x"), "/run/forge/src/__/common/x"),
-        (Source(path="/etc/hosts"), "/run/forge/src/etc/hosts"),
+        (Source(path="../common/x"), "/run/forge/src1/common/x"),
+        (Source(path="/etc/hosts"), "/run/forge/root/etc/hosts"),
+        (Source(path="etc/hosts"), "/run/forge/src/etc/hosts"),
+        (Source(path="../../x"), "/run/forge/src2/x"),
     ],
 )
 def test_where_an_input_is_seen(artifact, path):

@@ -82,7 +82,7 @@ def test_two_targets_with_one_fingerprint_are_both_current(records):
 
 def test_a_forgotten_record_is_not_current_any_more(records):
     records.remember(record("f1"))
-    records.forget("f1")
+    records.forget(records.find("f1"))
     assert records.find("f1") is records.current("a") is None
 
 
@@ -153,7 +153,7 @@ def look(path):
     records.remember(record("f9", "z"))
     records.keep_seen("/x", "d", {})
     with records.together():
-        records.forget("f1")
+        records.forget(records.find("f1"))
     records.close()
     return found
 

@@ -299,9 +299,21 @@ def test_a_placed_file_keeps_its_holes(store, tmp_path):
         assert (status.st_size, status.st_blocks) == (64 << 20, 0)
 
 
-def test_a_link_or_a_file_in_the_way_is_replaced(store, tmp_path):
+@pytest.mark.parametrize("way", ["link", "file"])
+def test_what_forge_did_not_place_is_not_replaced(store, tmp_path, way):
     result = built(store)
     (tmp_path / "target").write_text("precious")
+    (tmp_path / "a").symlink_to("target") if way == "link" else (tmp_path / "a").write_text("precious")
+    with pytest.raises(UsageError, match="forge did not put it there"):
+        store.place(result, str(tmp_path / "a"))
+    assert (tmp_path / "a").read_text() == "precious"
+
+
+def test_a_link_at_the_place_of_a_placed_file_is_replaced(store, tmp_path):
+    result = built(store)
+    store.place(result, str(tmp_path / "a"))
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "a").unlink()
     (tmp_path / "a").symlink_to("target")
     (tmp_path / "a.forge-arriving").write_text("left by a kill")
     store.place(result, str(tmp_path / "a"))
