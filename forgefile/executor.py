@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from forgefile import linux, userns
 from forgefile.cache.store import Committed, commit
@@ -24,6 +24,8 @@ from forgefile.sandbox import Job, StepFailed, ended, run
 
 _LINE_LIMIT = 2_000
 _TAIL_LINES = 15
+_PATIENCE_S = 10
+"""How long a worker may take to end what it runs."""
 
 
 class StepBegan(NamedTuple):
@@ -61,7 +63,6 @@ class Pool:
         self._context = get_context("fork")
         self._workers: dict[int, tuple[Any, Connection]] = {}
         self._busy: dict[int, float] = {}
-        linux.adopt_orphans()
         try:
             for slot in range(size):
                 self._start(slot)
@@ -113,14 +114,14 @@ class Pool:
 
     def close(self) -> None:
         """End all workers and everything that they run, and wait until it has ended."""
-        for process, connection in self._workers.values():
-            connection.close()
-            process.kill()
         for process, _ in self._workers.values():
-            process.join()
-        with suppress(ChildProcessError):
-            while True:  # the kernel kills the jobs of killed workers, and they become ours
-                os.waitpid(-1, 0)
+            process.terminate()
+        for process, connection in self._workers.values():
+            process.join(_PATIENCE_S)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            connection.close()
         self._workers.clear()
         self._busy.clear()
 
@@ -128,8 +129,11 @@ class Pool:
 def _work(connection: Connection, foreign: list[Connection]) -> None:
     """Be a worker until the parent hangs up."""
     os.setsid()
-    for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    running: list[int] = []
+    for signal_number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signal_number, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: _stop(running))
+    linux.adopt_orphans()
     for other in foreign:
         other.close()
     if userns.needed():
@@ -138,7 +142,17 @@ def _work(connection: Connection, foreign: list[Connection]) -> None:
     with suppress(EOFError, OSError):
         while True:
             job: Job = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
-            connection.send_bytes(pickle.dumps(_do(job, connection)))
+            connection.send_bytes(pickle.dumps(_do(job, connection, running)))
+    os._exit(0)
+
+
+def _stop(running: list[int]) -> NoReturn:
+    """End what this worker runs, wait until all of it has ended, and end."""
+    for child in running:
+        os.kill(child, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
     os._exit(0)
 
 
@@ -151,18 +165,21 @@ def _entered() -> UsageError | None:
     return None
 
 
-def _do(job: Job, connection: Connection) -> JobResult:
+def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
     """Run a job in a process of its own, commit its output and leave no staging behind."""
     begin = time.monotonic()
     read, write = os.pipe()
     child = os.fork()
     if not child:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(read)
         _job_process(job, connection, write)
+    running.append(child)
     os.close(write)
     with open(read, "rb") as stream:
         said = stream.read()
     _, status = os.waitpid(child, 0)
+    running.clear()
     failed, tail, committed = None, (), None
     if said:
         failed, tail = pickle.loads(said)  # noqa: S301
