@@ -1,0 +1,84 @@
+"""An ordinary user runs what root runs, with the same command, and gets the same bits."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Project, new_project
+from tests.system.test_example import sha256
+
+pytestmark = pytest.mark.system
+
+USER = "forge-test"
+Forge = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """The home of a user who has subordinate ids and nothing else."""
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", USER], check=True)
+    yield Path(f"~{USER}").expanduser()
+    subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(home: Path, debs: Path) -> Project:
+    """The example in the user's home, with the packages downloaded and forge beside it."""
+    made = new_project(home / "example", None)
+    shutil.copytree(debs, made.root / ".forge" / "cache")
+    for name in ("forgefile", "xxhash", "networkx"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        shutil.copytree(Path(spec.origin).parent, home / "lib" / name)
+    subprocess.run(["chown", "-R", f"{USER}:", home], check=True)
+    return made
+
+
+@pytest.fixture
+def forge(home: Path, project: Project) -> Forge:
+    """Run forge as the user, with a Python that the user may run."""
+    own = subprocess.run(["su", USER, "-c", f"test -x {sys.executable}"], check=False).returncode == 0
+    python = sys.executable if own else f"/usr/bin/python3.{sys.version_info.minor}"
+    environment = f"PYTHONPATH={home / 'lib'} PYTHONDONTWRITEBYTECODE=1"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        line = f"cd '{project.root}' && {environment} exec {python} -m forgefile.cli {' '.join(words)}"
+        return subprocess.run(["su", USER, "-c", line], capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_same_bits_and_nothing_left(example: Project, project: Project, forge: Forge) -> None:
+    doctor = forge("doctor")
+    assert doctor.returncode == 0, doctor.stdout
+    built = forge("disk.img", "disk.qcow2", "ostree")
+    assert built.returncode == 0, built.stdout + built.stderr
+    for name in ("disk.img", "disk.qcow2"):
+        assert sha256(project.root / name) == sha256(example.root / name), name
+        assert (project.root / name).owner() == USER
+    assert "up to date" in forge("disk.img", "disk.qcow2", "ostree").stdout
+    layers = {name: os.listdir(p.root / ".forge" / "layers") for name, p in (("root", example), ("user", project))}
+    assert set(layers["user"]) <= set(layers["root"])
+    assert forge("export", "tuned", "tree").returncode == 0
+    assert (project.root / "tree/etc/motd").exists()
+    assert not subprocess.run(["findmnt", "--noheadings", "-t", "overlay"], capture_output=True, check=False).stdout
+    cleaned = forge("clean", "--all")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert sorted(p.name for p in project.root.iterdir()) == ["Forgefile.py", "overlay", "scripts", "tree"]
+
+
+def test_a_user_without_ids_is_told_what_to_do(home: Path, forge: Forge) -> None:
+    for path in (Path("/etc/subuid"), Path("/etc/subgid")):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.startswith(f"{USER}:")))
+    refused = forge("rootfs")
+    assert refused.returncode == 2
+    assert "/etc/subuid gives the user forge-test no" in refused.stderr
+    assert "usermod --add-subuids" in refused.stderr
