@@ -80,6 +80,7 @@ def described(error: ForgeError) -> str:
 def _main(arguments: list[str]) -> int:
     verb, rest = _verb(arguments)
     options = _parser(verb).parse_intermixed_args(rest)
+    options.stand = os.getcwd()
     if options.directory:
         try:
             os.chdir(options.directory)
@@ -159,7 +160,9 @@ def _build(options: argparse.Namespace) -> int:
     from forgefile import engine  # noqa: PLC0415
     from forgefile.report import reporter  # noqa: PLC0415
 
-    project = engine.Project.open(options.file, options.define, read_only=options.dry_run)
+    project = engine.Project.open(
+        options.file, options.define, read_only=options.dry_run, stand=options.stand
+    )
     wanted = project.graph.select(options.words)
     form = "json" if options.json else "auto"
     verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from forgefile import host, linux, loader, userns
+from forgefile import engine, host, linux, loader, userns
 from forgefile.errors import UsageError
 from forgefile.model import Sandbox, tools
 
@@ -43,8 +43,7 @@ def _line(well: bool, what: str, words: str) -> bool:
 
 def _needed(path: str, definitions: list[str]) -> dict[str, None]:
     """Return the host tools that the targets of a Forgefile use."""
-    settings = dict(definition.partition("=")[::2] for definition in definitions)
-    graph = loader.load(path, settings)
+    graph = loader.load(path, engine.settings(definitions))
     found: dict[str, None] = {}
     for target in graph.targets.values():
         for step in target.rule.steps(Sandbox()):

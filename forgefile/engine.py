@@ -46,30 +46,32 @@ class Project(NamedTuple):
     planner: Planner
 
     @classmethod
-    def open(cls, file: str, definitions: Sequence[str], *, read_only: bool) -> "Project":
+    def open(cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".") -> "Project":
         """Evaluate a Forgefile with `NAME=VALUE` definitions and open the store beside it.
 
+        `stand` is the folder in which the user is, from which places are shown.
         Raises `UsageError` and `ForgefileError`; read-only, nothing is written.
         """
         path = os.path.abspath(file)
-        graph = load(path, _settings(definitions))
+        graph = load(path, settings(definitions))
         root = os.path.dirname(path)
         store = Store.open(os.path.join(root, ".forge"), read_only=read_only)
-        return cls(root, graph, store, Planner(root, graph, store, _epoch()))
+        return cls(root, graph, store, Planner(root, graph, store, _epoch(), os.path.abspath(stand)))
 
     def close(self) -> None:
         """Let go of the store."""
         self.store.records.close()
 
 
-def _settings(definitions: Sequence[str]) -> dict[str, str]:
-    settings = {}
+def settings(definitions: Sequence[str]) -> dict[str, str]:
+    """Return `NAME=VALUE` definitions as a mapping. Raises `UsageError` for any other form."""
+    found = {}
     for definition in definitions:
         name, equals, value = definition.partition("=")
         if not equals or not name:
             raise UsageError(f"-D {definition}: expected NAME=VALUE")
-        settings[name] = value
-    return settings
+        found[name] = value
+    return found
 
 
 def _epoch() -> int:
@@ -113,6 +115,8 @@ def build(
         raise UsageError(f"{store.root} cannot be written", hint="make the project folder writable")
     with store.lock(waits) as waited:
         store.sweep()
+        if store.records.fresh:
+            store.discard(())
         if waited:
             decisions = planner.plan(wanted)
         store.refuse_full_disk()
@@ -180,7 +184,7 @@ class _Build:
                 continue
             path = None
             if target in self._wanted and target.output == "file":
-                path = target.name
+                path = self._planner.shown_place(target)
             if decision.action == "restore":
                 self._restore(target)
                 self._told("restored", events.Restored(
@@ -198,7 +202,7 @@ class _Build:
         if target not in self._wanted or target.output != "file":
             return None
         self._store.place(self._planner.results[target], self._planner.place_of(target))
-        return target.name
+        return self._planner.shown_place(target)
 
     def _told(self, count: str, event: events.Event) -> None:
         self._count[count] += 1

@@ -12,6 +12,7 @@ import xxhash
 
 from forgefile.model import Step, Value
 
+_MIB = 1 << 20
 SANDBOX = 1
 """Raised when forge itself changes what a step sees or what is kept of it."""
 
@@ -236,6 +237,8 @@ def _short(value: Any) -> str:
         return "default"
     if value is None:
         return "none"
+    if isinstance(value, int) and value >= _MIB and not value % _MIB:
+        return f"{value // _MIB}MiB"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split())
     return text if len(text) <= 60 else text[:59] + "…"  # noqa: PLR2004  fits a terminal line

@@ -28,11 +28,13 @@ def load(path: str, settings: Mapping[str, str]) -> Graph:
             text = stream.read()
     except IsADirectoryError:
         raise UsageError(f"{os.path.relpath(path)} is a folder, not a Forgefile") from None
-    except OSError as error:
+    except FileNotFoundError:
         raise UsageError(
-            f"{os.path.relpath(path)}: {error.strerror}",
+            f"there is no {os.path.relpath(path)}",
             hint="write a Forgefile.py here, or name one with -f FILE or its folder with -C DIR",
         ) from None
+    except OSError as error:
+        raise UsageError(f"{os.path.relpath(path)} cannot be read: {error.strerror}") from None
     root = os.path.dirname(path)
     module = types.ModuleType("Forgefile")
     module.__file__ = path

@@ -33,11 +33,15 @@ class Described(NamedTuple):
 
 
 class Planner:
-    """Plans the targets of one graph in one store; `root` is the project folder, `epoch` in seconds."""
+    """Plans the targets of one graph in one store.
 
-    def __init__(self, root: str, graph: Graph, store: Store, epoch: int) -> None:
+    `root` is the project folder, `epoch` in seconds, `stand` the folder in which the user is.
+    """
+
+    def __init__(self, root: str, graph: Graph, store: Store, epoch: int, stand: str) -> None:
         self.root = root
         self.epoch = epoch
+        self._stand = stand
         self.results: dict[Target, Result] = {}
         """Of the targets that need not run, or have run."""
         self.manifests: dict[Target, Manifest] = {}
@@ -72,6 +76,10 @@ class Planner:
     def place_of(self, target: Target) -> str:
         """Return the path of the project at which a file target is placed."""
         return os.path.join(self.root, target.name)
+
+    def shown_place(self, target: Target) -> str:
+        """Return the place of a file target as the user would write it."""
+        return os.path.relpath(self.place_of(target), self._stand)
 
     def describe(self, target: Target) -> Described:
         """Ask a target's rule for its steps, once, and find the tools that they use."""

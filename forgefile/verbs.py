@@ -114,6 +114,7 @@ def _why(project: engine.Project, options: argparse.Namespace) -> int:
     return 0
 
 
+_PAST = {"never built": "it had never been built"}
 _ACTIONS = {"run": "would run", "maybe": "may run", "restore": "would be restored", "none": "is up to date"}
 
 
@@ -123,7 +124,7 @@ def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, D
     if decision.action == "none":
         record = project.store.records.current(target.name)
         for reason in record.reasons if record else ():
-            _print(f"{indent}  built last because: {words.printable(reason)}")
+            _print(f"{indent}  built last because: {words.printable(_PAST.get(reason, reason))}")
     elif decision.action == "maybe":
         for needed in inputs(target):
             if decisions[needed].action in ("run", "maybe"):

@@ -66,15 +66,19 @@ class Record(NamedTuple):
 
 
 class Records:
-    """The records of one store. `path` None keeps them in memory; `read_only` refuses writes silently."""
+    """The records of one store. `path` None keeps them in memory; `read_only` refuses writes silently.
+
+    Records of another version of forge count as none; what was placed is known all the same. `fresh`: there were none.
+    """
 
     def __init__(self, path: str | None, *, read_only: bool = False) -> None:
         self.read_only = read_only
         try:
             self._db = sqlite3.connect(_uri(path, read_only), uri=True, isolation_level=None, timeout=60)
-            if self._version() != _FORMAT:
-                if read_only and path is not None:
-                    raise StoreError(f"the store's records ({path}) are of another version of forge")
+            self.fresh = self._version() != _FORMAT
+            if self.fresh and read_only and path is not None:
+                self._db = sqlite3.connect(_uri(None, read_only), uri=True, isolation_level=None)
+            if self.fresh:
                 self._create()
         except sqlite3.DatabaseError as error:
             raise StoreError(
@@ -86,7 +90,7 @@ class Records:
 
     def _create(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
-        for table in ("record", "current", "log", "seen", "listing", "object", "layer", "boot", "placed"):
+        for table in ("record", "current", "log", "seen", "listing", "object", "layer", "boot"):
             self._db.execute(f"DROP TABLE IF EXISTS {table}")
         self._db.executescript(_SCHEMA)
         self._db.execute(f"PRAGMA user_version={_FORMAT}")

@@ -188,7 +188,7 @@ def test_why_and_log_of_what_never_ran(project):
     assert not (project / ".forge").exists()
     project.ran()
     assert project.forge("log", "a").out.endswith("\nsaid\n")
-    assert project.forge("why", "a").out.splitlines() == ["a is up to date", "  built last because: never built"]
+    assert project.forge("why", "a").out.splitlines() == ["a is up to date", "  built last because: it had never been built"]
 
 
 def test_clean(project):

@@ -116,7 +116,7 @@ EDITS = {
     "partition size": (
         replace('size="48MiB"', 'size="64MiB"'),
         ("disk.img", "disk.qcow2"),
-        {"disk.img": "parts.esp.size: 50331648 → 67108864"},
+        {"disk.img": "parts.esp.size: 48MiB → 64MiB"},
     ),
     "option of the boot loader": (
         replace("console=ttyS0 rw", "console=ttyS0 rw quiet"),

@@ -62,7 +62,7 @@ def test_each_load_starts_anew(project):
 def test_no_forgefile(project):
     error = project.refused()
     assert isinstance(error, UsageError)
-    assert (error.message, error.status) == ("Forgefile.py: No such file or directory", 2)
+    assert (error.message, error.status) == ("there is no Forgefile.py", 2)
     assert error.hint == "write a Forgefile.py here, or name one with -f FILE or its folder with -C DIR"
 
 
@@ -73,7 +73,7 @@ def test_a_folder_of_that_name(project):
 
 def test_a_file_in_place_of_a_folder(project):
     (project.root / "x").touch()
-    with pytest.raises(UsageError, match=r"x/Forgefile\.py: Not a directory"):
+    with pytest.raises(UsageError, match=r"x/Forgefile\.py cannot be read: Not a directory"):
         load(str(project.root / "x/Forgefile.py"), {})
 
 

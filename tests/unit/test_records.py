@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -219,7 +220,7 @@ def test_a_file_that_is_no_database(path, read_only):
 
 def other_version(path):
     database = sqlite3.connect(path)
-    database.execute("CREATE TABLE record (other TEXT)")
+    database.execute("CREATE TABLE IF NOT EXISTS record (other TEXT)")
     database.execute("PRAGMA user_version=99")
     database.commit()
     database.close()
@@ -227,8 +228,22 @@ def other_version(path):
 
 def test_records_of_another_version_are_not_read(path):
     other_version(path)
-    with pytest.raises(StoreError, match="are of another version of forge"):
-        opened(path, read_only=True)
+    before = Path(path).read_bytes()
+    records = opened(path, read_only=True)
+    assert records.fresh
+    assert list(records.all()) == []
+    records.close()
+    assert Path(path).read_bytes() == before
+
+
+def test_what_was_placed_outlives_another_version(path):
+    records = opened(path)
+    records.keep_placed("/p/disk.img", "digest", (1, 2, 3, 4, 5))
+    records.close()
+    other_version(path)
+    records = opened(path)
+    assert records.placed("/p/disk.img") == ("digest", (1, 2, 3, 4, 5))
+    records.close()
 
 
 def test_records_of_another_version_are_dropped_by_a_build(path):
