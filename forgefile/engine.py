@@ -14,6 +14,7 @@ from forgefile.cache.store import Store
 from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
+from forgefile.job import Job, View
 from forgefile.loader import load
 from forgefile.model import Sandbox, Source, Target
 from forgefile.plan import Decision
@@ -22,7 +23,6 @@ from forgefile.schedule import Schedule
 
 if TYPE_CHECKING:
     from forgefile.executor import JobResult, Message, Pool
-    from forgefile.sandbox import Job, View
 
 EPOCH = 1_735_689_600
 """2025-01-01, the clock of all builds unless SOURCE_DATE_EPOCH says otherwise."""
@@ -227,9 +227,7 @@ class _Build:
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
         return remaining(tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
 
-    def _job(self, target: Target) -> "Job":
-        from forgefile.sandbox import Job  # noqa: PLC0415
-
+    def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)
         name = fingerprint(self._planner.manifests[target])
         self._store.records.keep_log(target.name, name)
@@ -247,10 +245,8 @@ class _Build:
             epoch=self._planner.epoch,
         )
 
-    def _views(self, target: Target) -> "tuple[View, ...]":
+    def _views(self, target: Target) -> tuple[View, ...]:
         """Return the target's inputs as its steps see them."""
-        from forgefile.sandbox import View  # noqa: PLC0415
-
         box, views = Sandbox(), []
         scratched = self._planner.describe(target).scratched
         for artifact in target.inputs:

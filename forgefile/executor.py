@@ -20,7 +20,8 @@ from forgefile import linux, userns
 from forgefile.cache.store import Committed, commit
 from forgefile.errors import ForgeError, UsageError
 from forgefile.files import remove_tree
-from forgefile.sandbox import Job, StepFailed, ended, run
+from forgefile.job import Job, StepFailed
+from forgefile.sandbox import ended, run
 
 _LINE_LIMIT = 2_000
 _TAIL_LINES = 15

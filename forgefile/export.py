@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from forgefile import linux, sandbox, userns
+from forgefile import linux, roots, userns
 from forgefile.cache.records import Result
 from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file, remove_tree
@@ -44,7 +44,7 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
             os.mkdir(arriving)
         os.chdir(store)
         at = f"{store}/empty"
-        sandbox.overlay(layers, at, upper=None)
+        roots.overlay(layers, at, upper=None)
         if tar:
             command = ["tar", "--create", f"--file={arriving}", "--numeric-owner", "--xattrs", "--acls", "--sort=name",
                        "--format=posix", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",

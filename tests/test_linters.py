@@ -45,6 +45,9 @@ FLOORS = {
     "plan": 3,
     "schedule": 3,
     "cache": 4,
+    "job": 2,
+    "lend": 4,
+    "roots": 4,
     "sandbox": 4,
     "executor": 4,
     "export": 4,
@@ -64,9 +67,11 @@ SIDEWAYS = {
     "programs": {"model", "programs"},
     "forge": {"graph"},
     "cache": {"cache"},
-    "sandbox": {"cache"},
+    "lend": {"cache"},
+    "roots": {"cache", "lend"},
+    "sandbox": {"cache", "lend", "roots"},
     "executor": {"cache", "sandbox"},
-    "export": {"cache", "sandbox"},
+    "export": {"cache", "roots"},
     "report": {"report"},
 }
 """What a module may import of its own floor: how work is handed down there."""
