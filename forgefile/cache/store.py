@@ -69,8 +69,9 @@ class Store:
                 ) from error
         if os.path.exists(path) and not os.access(path, os.W_OK):
             return cls(root, Records(path, read_only=True))
-        store = cls(root, Records(path))
-        store.records.enter_boot(_boot())
+        with _alone_in(root):
+            store = cls(root, Records(path))
+            store.records.enter_boot(_boot())
         return store
 
     # Reading
@@ -308,6 +309,17 @@ def _is_marked(path: str) -> bool:
     with suppress(OSError):
         return bool(os.getxattr(path, _MARK, follow_symlinks=False))
     return False
+
+
+@contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Keep others out of this block for the same folder: SQLite does not wait while a database becomes one."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _boot() -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from forgefile.errors import ForgefileError
 from forgefile.model import Cache, Call, Run, Sandbox, Source, Target
-from forgefile.programs.debian import forget_host, settle
+from forgefile.programs.debian import empty, forget_host, settle
 from forgefile.rules import Debootstrap
 
 OUT = "/run/forge/out"
@@ -34,7 +34,8 @@ def test_refuses(fields, message, hint):
 
 
 def run(**fields):
-    step, forget, settled = Debootstrap(**fields).steps(Sandbox())
+    step, emptied, forget, settled = Debootstrap(**fields).steps(Sandbox())
+    assert emptied == Call(empty, f"{OUT}/run")
     assert (forget, settled) == (Call(forget_host, root=OUT), Call(settle, root=OUT))
     return step
 
