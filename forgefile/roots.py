@@ -61,6 +61,7 @@ def overlay(layers: tuple[str, ...], at: str, *, upper: str | None) -> None:
     folders["empty"] = f"{store}/{EMPTY}"
     options = ["userxattr", "lowerdir=" + ":".join(folders)]
     if upper is not None:
+        options.append("volatile")  # or unmounting would wait for the disk
         for name in ("upper", "work"):
             folders[name] = f"{upper}/{name}"
             os.makedirs(folders[name])

@@ -56,8 +56,9 @@ def empty(folder: str) -> None:
 
 
 def forget_host(_: object) -> None:
-    """Remove what a bootstrap tool copied from the host: its resolver and its name."""
-    with suppress(FileNotFoundError):
-        os.unlink("/etc/resolv.conf")
+    """Remove what a bootstrap tool took from the host or was told for itself: resolver, name, apt's options."""
+    for path in ("/etc/resolv.conf", "/etc/apt/apt.conf.d/99mmdebstrap"):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
     with open("/etc/hostname", "w", encoding="ascii") as stream:
         stream.write("localhost\n")

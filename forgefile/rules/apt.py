@@ -9,6 +9,7 @@ from forgefile.programs.debian import settle
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+:~-]+)?[+-]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _QUIET = ("-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Progress-Fancy=0")
+_LEAN = ("-o", "Acquire::Languages=none", "-o", "Dir::Cache::srcpkgcache=")
 _ROBUST = ("-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3")
 
 
@@ -115,7 +116,7 @@ class Apt(Rule):
         configuration = tuple(word for option in self.options for word in ("-o", option))
         keep = ("-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confdef")
         return Run(
-            ("apt-get", "-q", *_QUIET, *_ROBUST, *keep, *configuration, *words),
+            ("apt-get", "-q", *_QUIET, *_LEAN, *_ROBUST, *keep, *configuration, *words),
             root=box.out,
             network=True,
             env={"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true", **self.environment},
