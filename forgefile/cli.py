@@ -5,6 +5,7 @@ with nothing to do does not need is imported where it is used.
 """
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -34,6 +35,16 @@ examples:
   forge -D suite=trixie disk.img
 """
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace")
+
+
+def run() -> NoReturn:
+    """Be the command `forge`. Ends the process itself: to tidy up the interpreter takes longer than to plan."""
+    gc.set_threshold(100_000)  # start-up makes many values and no garbage
+    status = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -185,4 +196,4 @@ def _build(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
