@@ -55,12 +55,17 @@ class Project(NamedTuple):
         path = os.path.abspath(file)
         graph = load(path, settings(definitions))
         root = os.path.dirname(path)
-        store = Store.open(os.path.join(root, ".forge"), read_only=read_only)
+        store = Store.open(store_of(path), read_only=read_only)
         return cls(root, graph, store, Planner(root, graph, store, _epoch(), os.path.abspath(stand)))
 
     def close(self) -> None:
         """Let go of the store."""
         self.store.records.close()
+
+
+def store_of(file: str) -> str:
+    """Return the absolute path of the store of a Forgefile: the folder .forge beside it."""
+    return os.path.join(os.path.dirname(os.path.abspath(file)), ".forge")
 
 
 def settings(definitions: Sequence[str]) -> dict[str, str]:

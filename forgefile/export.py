@@ -4,6 +4,7 @@ import os
 import subprocess
 
 from forgefile import linux, roots, userns
+from forgefile.cache.layout import OBJECTS
 from forgefile.cache.records import Result
 from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file, remove_tree
@@ -18,7 +19,7 @@ def export(store: str, result: Result, destination: str) -> None:
     userns.call(lambda: remove_tree(arriving))
     try:
         if result.kind == "file":
-            copy_file(os.path.join(store, "objects", result.digest), arriving)
+            copy_file(os.path.join(store, OBJECTS, result.digest), arriving)
         else:
             _export_tree(store, result.layers, arriving, tar=destination.endswith(".tar"))
         os.rename(arriving, destination)

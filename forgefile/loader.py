@@ -15,8 +15,6 @@ from forgefile.forge import Forge
 from forgefile.graph import Graph
 from forgefile.location import Location
 
-NAME = "Forgefile.py"
-
 
 def load(path: str, settings: Mapping[str, str]) -> Graph:
     """Evaluate the Forgefile at an absolute path with the `-D` settings.

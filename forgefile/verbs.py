@@ -53,7 +53,7 @@ def run(verb: str, options: argparse.Namespace) -> int:
     except StoreError:
         if verb != "clean" or not options.all:
             raise
-        remove_store(os.path.join(os.path.dirname(os.path.abspath(options.file)), ".forge"))
+        remove_store(engine.store_of(options.file))
         _print("removed the damaged store; placed files are left alone")
         return 0
     try:
