@@ -31,6 +31,28 @@ _REMOVED = (
 )
 _EMPTIED = ("/dev", "/tmp", "/var/tmp")
 
+# An initial ram disk is made once for each kernel, when all packages are there. dpkg would make it when the kernel is
+# configured and again for a trigger: half of the time that a kernel's installation takes. First in dpkg's PATH,
+# DEFER_INITRAMFS stands in for mkinitramfs(8) where update-initramfs(8) calls it; MAKE_INITRAMFS, run in the tree,
+# makes what is still a placeholder then, and boot loaders' hooks run again with the real one.
+DEFER_INITRAMFS = """\
+#!/bin/sh
+case "$*" in
+    *"-o /boot/initrd.img-"*.new\\ *)
+        while [ "$1" != -o ]; do shift; done
+        echo forge: deferred >"$2"
+        ;;
+    *) exec /usr/sbin/mkinitramfs "$@" ;;
+esac
+"""
+MAKE_INITRAMFS = """\
+for initrd in /boot/initrd.img-*; do
+    if [ -f "$initrd" ] && [ "$(head --bytes=15 "$initrd" | tr -d '\\0')" = 'forge: deferred' ]; then
+        update-initramfs -c -k "${initrd#/boot/initrd.img-}"
+    fi
+done
+"""
+
 
 def settle(_: object) -> None:
     """Remove what differs from run to run or belongs to one machine only.

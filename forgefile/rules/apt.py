@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from forgefile.model import Cache, Call, Copy, Rule, Run, Sandbox, Source, Step, Target, Tree, Value, Write, field
-from forgefile.programs.debian import settle
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+:~-]+)?[+-]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -70,7 +70,8 @@ class Apt(Rule):
     - `environment`: variables for maintainer scripts; DEBIAN_FRONTEND is noninteractive.
 
     Services do not start, /etc/resolv.conf is lent, signatures are always checked. Packages and lists are downloaded
-    once for all targets of a store. Configuration files that a package and the tree both have stay as they are.
+    once for all targets of a store. Configuration files that a package and the tree both have stay as they are. An
+    initial ram disk is made once for each kernel, in the end.
     """
 
     output = "tree"
@@ -101,6 +102,7 @@ class Apt(Rule):
             if source.key:
                 yield Copy(box.path(source.key), source.key_path, root=box.out, mode=0o644)
             yield Write(f"/etc/apt/sources.list.d/{source.name}.sources", root=box.out, text=source.text())
+        yield Write(f"{box.tmp}/bin/mkinitramfs", text=DEFER_INITRAMFS, mode=0o755)
         yield self._apt(box, "update", "-o", "APT::Update::Error-Mode=any")
         if self.upgrade:
             yield self._apt(box, "--yes", "dist-upgrade")
@@ -110,16 +112,21 @@ class Apt(Rule):
         if self.packages or debs:
             recommends = "--install-recommends" if self.recommends else "--no-install-recommends"
             yield self._apt(box, "--yes", recommends, "install", *self.packages, *debs)
+        yield Run(("sh", "-euc", MAKE_INITRAMFS), root=box.out, env=self._environment())
         yield Call(settle, root=box.out)
+
+    def _environment(self) -> Mapping[str, str]:
+        return {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true", **self.environment}
 
     def _apt(self, box: Sandbox, *words: str) -> Run:
         configuration = tuple(word for option in self.options for word in ("-o", option))
         keep = ("-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confdef")
+        path = ("-o", f"DPkg::Path={box.tmp}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         return Run(
-            ("apt-get", "-q", *_QUIET, *_LEAN, *_ROBUST, *keep, *configuration, *words),
+            ("apt-get", "-q", *_QUIET, *_LEAN, *_ROBUST, *keep, *path, *configuration, *words),
             root=box.out,
             network=True,
-            env={"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true", **self.environment},
+            env=self._environment(),
             caches=(
                 Cache(name="deb", path="/var/cache/apt/archives"),
                 Cache(name="lists", path="/var/lib/apt/lists"),

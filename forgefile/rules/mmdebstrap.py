@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from forgefile.errors import did_you_mean
-from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
-from forgefile.programs.debian import empty, forget_host, settle
+from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step, Write
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 
 _VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "standard")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -27,8 +27,8 @@ class Mmdebstrap(Rule):
     - `dpkg_options`: the same for dpkg, such as `path-exclude=/usr/share/man/*`, kept in the tree.
     - `environment`: variables for maintainer scripts.
 
-    Signatures are always checked. Packages are downloaded once for all targets of a store. The tree has no logs, no
-    package lists, no device nodes and no machine id.
+    Signatures are always checked. Packages are downloaded once for all targets of a store. An initial ram disk is made
+    once for each kernel, in the end. The tree has no logs, no package lists, no device nodes and no machine id.
     """
 
     output = "tree"
@@ -65,17 +65,25 @@ class Mmdebstrap(Rule):
         argv = ["mmdebstrap", "--mode=root", f"--variant={self.variant}", f"--components={','.join(self.components)}"]
         argv += [f"--skip={what}" for what in ("download/empty", "essential/unlink", "cleanup/apt", "output/dev")]
         argv += [f"--setup-hook={lend}", '--aptopt=APT::Sandbox::User "root"', '--aptopt=Acquire::Retries "3"']
+        kernel_may_come = bool(self.include) and self.variant not in ("extract", "custom")
+        if kernel_may_come:
+            yield Write(f"{box.tmp}/bin/mkinitramfs", text=DEFER_INITRAMFS, mode=0o755)
+            argv += [f'--essential-hook=cp -r {box.tmp}/bin "$1/run"']
+            argv += ['--aptopt=DPkg::Path "/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"']
         argv += [f"--include={','.join(self.include)}"] if self.include else []
         argv += [f"--architectures={self.arch}"] if self.arch else []
         argv += [f"--keyring={box.path(self.keyring)}"] if self.keyring else []
         argv += [f"--aptopt={line}" for line in self.apt_options] + [f"--dpkgopt={line}" for line in self.dpkg_options]
+        environment = {"DEBIAN_FRONTEND": "noninteractive", **self.environment}
         yield Run(
             (*argv, self.suite, box.out, *self.mirrors),
             network=True,
-            env={"DEBIAN_FRONTEND": "noninteractive", **self.environment},
+            env=environment,
             tools=() if self.keyring else (_KEYRING,),
             caches=(Cache(name="deb", path=debs), Cache(name="lists", path=lists)),
         )
         yield Call(empty, f"{box.out}/run")  # in the tree itself /run is the sandbox's
+        if kernel_may_come:
+            yield Run(("sh", "-euc", MAKE_INITRAMFS), root=box.out, env=environment)
         yield Call(forget_host, root=box.out)
         yield Call(settle, root=box.out)

@@ -4,7 +4,7 @@ import pytest
 
 from forgefile.errors import ForgefileError
 from forgefile.model import Cache, Call, Copy, Run, Sandbox, Source, Target, Write
-from forgefile.programs.debian import settle
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 from forgefile.rules import Apt, AptSource
 from tests.conftest import make, make_tree
 
@@ -114,7 +114,13 @@ def test_the_key_keeps_its_kind(key, path):
 
 
 def steps(**fields):
-    return list(Apt(base=BASE, **fields).steps(Sandbox()))
+    """Return the steps but for the two around them that defer initial ram disks."""
+    given = list(Apt(base=BASE, **fields).steps(Sandbox()))
+    deferring = given.index(Write("/run/forge/tmp/bin/mkinitramfs", text=DEFER_INITRAMFS, mode=0o755))
+    env = {**ENV, **fields.get("environment", {})}
+    making = given.index(Run(("sh", "-euc", MAKE_INITRAMFS), root=OUT, env=env))
+    assert making == len(given) - 2
+    return [step for number, step in enumerate(given) if number not in (deferring, making)]
 
 
 def words(step):
@@ -143,6 +149,7 @@ def test_steps_for_packages():
         assert step.env == ENV
         assert {"Dpkg::Options::=--force-confold", "Dpkg::Options::=--force-confdef"} <= configuration(step)
         assert {"APT::Sandbox::User=root", "Dpkg::Use-Pty=0"} <= configuration(step)
+        assert "DPkg::Path=/run/forge/tmp/bin:/usr/sbin:/usr/bin:/sbin:/bin" in configuration(step)
         assert not any("unauth" in word.lower() or "insecure" in word.lower() for word in step.argv)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from forgefile.errors import ForgefileError
-from forgefile.model import Cache, Call, Run, Sandbox, Source, Target
-from forgefile.programs.debian import empty, forget_host, settle
+from forgefile.model import Cache, Call, Run, Sandbox, Source, Target, Write
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 from forgefile.rules import Mmdebstrap
 
 OUT = "/run/forge/out"
@@ -84,7 +84,7 @@ def test_steps():
 
 
 def test_steps_with_everything():
-    step = run(
+    deferring, step, emptied, made, *_ = Mmdebstrap(
         suite="sid",
         arch="arm64",
         mirrors=("http://a.example", "deb http://b.example sid main"),
@@ -94,9 +94,14 @@ def test_steps_with_everything():
         apt_options=('Acquire::http::Proxy "http://p";',),
         dpkg_options=("path-exclude=/usr/share/man/*",),
         environment={"A": "1"},
-    )
+    ).steps(Sandbox())
+    assert deferring == Write("/run/forge/tmp/bin/mkinitramfs", text=DEFER_INITRAMFS, mode=0o755)
+    assert emptied == Call(empty, f"{OUT}/run")
+    assert made == Run(("sh", "-euc", MAKE_INITRAMFS), root=OUT, env=step.env)
     assert step.argv[2:4] == ("--variant=apt", "--components=main,contrib")
     assert step.argv[11:] == (
+        '--essential-hook=cp -r /run/forge/tmp/bin "$1/run"',
+        '--aptopt=DPkg::Path "/run/bin:/usr/sbin:/usr/bin:/sbin:/bin"',
         "--include=vim,?priority(required)",
         "--architectures=arm64",
         "--keyring=/run/forge/src/keys/own.gpg",
@@ -109,6 +114,11 @@ def test_steps_with_everything():
     )
     assert step.env == {"DEBIAN_FRONTEND": "noninteractive", "A": "1"}
     assert step.tools == ()
+
+
+@pytest.mark.parametrize("variant", ["extract", "custom"])
+def test_a_tree_that_may_have_no_shell_is_not_entered_by_one(variant):
+    assert run(suite="sid", variant=variant, include=("vim",)).argv[2] == f"--variant={variant}"
 
 
 def test_it_is_a_tree_on_nothing():
