@@ -1,7 +1,25 @@
 """Forge: make for operating system images. What a Forgefile imports beside its rules."""
 
-from forgefile.forge import Forge
-from forgefile.model import Cache, Call, Copy, File, Rule, Run, Sandbox, Source, Step, Target, Tree, Value, Write, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from forgefile.forge import Forge
+    from forgefile.model import (
+        Cache,
+        Call,
+        Copy,
+        File,
+        Rule,
+        Run,
+        Sandbox,
+        Source,
+        Step,
+        Target,
+        Tree,
+        Value,
+        Write,
+        field,
+    )  # fmt: skip
 
 __all__ = [
     "Cache",
@@ -21,3 +39,11 @@ __all__ = [
     "field",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"forgefile has no '{name}'")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module("forgefile.forge" if name == "Forge" else "forgefile.model"), name)

@@ -5,16 +5,18 @@ with nothing to do does not need is imported where it is used.
 """
 
 import argparse
-import gc
 import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from forgefile.errors import ForgeError, UsageError
 from forgefile.forge import VERBS
+
+if TYPE_CHECKING:
+    from forgefile.start import Start
 
 _BEGAN = time.monotonic()
 _EPILOG = """\
@@ -37,21 +39,20 @@ examples:
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace")
 
 
-def run() -> NoReturn:
-    """Be the command `forge`. Ends the process itself: to tidy up the interpreter takes longer than to plan."""
-    gc.set_threshold(100_000)  # start-up makes many values and no garbage
-    status = main()
+def run(start: "Start") -> NoReturn:
+    """Be the command `forge` and end the process; `start` is what is known of it already."""
+    status = main(start=start)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> int:
     """Run forge with an argument list (that of the process by default) and return the exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        return _main(arguments)
+        return _main(arguments, start)
     except ForgeError as error:
         _flush()
         sys.stderr.write(described(error))
@@ -88,7 +89,7 @@ def described(error: ForgeError) -> str:
     return text
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], start: "Start | None") -> int:
     verb, rest = _verb(arguments)
     options = _parser(verb).parse_intermixed_args(rest)
     options.stand = os.getcwd()
@@ -98,7 +99,7 @@ def _main(arguments: list[str]) -> int:
         except OSError as error:
             raise UsageError(f"{options.directory}: {error.strerror}") from None
     if verb == "build":
-        return _build(options)
+        return _build(options, start)
     from forgefile import verbs  # noqa: PLC0415
 
     return verbs.run(verb, options)
@@ -166,15 +167,16 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
-def _build(options: argparse.Namespace) -> int:
+def _build(options: argparse.Namespace, start: "Start | None") -> int:
     """Build, or say what would be built."""
     from forgefile import engine  # noqa: PLC0415
     from forgefile.report import reporter  # noqa: PLC0415
 
+    snapshot = start.snapshot if start else None
     project = engine.Project.open(
-        options.file, options.define, read_only=options.dry_run, stand=options.stand
+        options.file, options.define, read_only=options.dry_run, stand=options.stand, snapshot=snapshot
     )
-    wanted = project.graph.select(options.words)
+    wanted = project.wanted(options.words)
     form = "json" if options.json else "auto"
     verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
     display = reporter(form, sys.stdout, verbosity=verbosity, dry_run=options.dry_run, trace=options.trace)  # type: ignore[arg-type]
@@ -188,12 +190,8 @@ def _build(options: argparse.Namespace) -> int:
                 display.report(event)
             return 0
         jobs = options.jobs or len(os.sched_getaffinity(0))
-        settings = engine.Settings(jobs, options.keep_going)
-        return engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
+        settings = engine.Settings(jobs, options.keep_going, *(start[:2] if start else ()))
+        return engine.build(project, wanted, settings, tell=display.report, clock=clock)
     finally:
         display.close()
         project.close()
-
-
-if __name__ == "__main__":
-    run()

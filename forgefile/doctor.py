@@ -10,6 +10,7 @@ from contextlib import suppress
 from forgefile import engine, host, linux, loader, userns
 from forgefile.errors import UsageError
 from forgefile.model import Sandbox, tools
+from forgefile.reads import Reads
 
 _RULES_TOOLS = ("mmdebstrap", "debootstrap", "sfdisk", "mke2fs", "debugfs", "mkfs.vfat", "mcopy", "grub-mkimage",
                 "/usr/lib/grub/i386-pc/kernel.img", "/usr/lib/grub/x86_64-efi/kernel.img", "qemu-img", "ostree", "tar",
@@ -43,7 +44,7 @@ def _line(well: bool, what: str, words: str) -> bool:
 
 def _needed(path: str, definitions: list[str]) -> dict[str, None]:
     """Return the host tools that the targets of a Forgefile use."""
-    graph = loader.load(path, engine.settings(definitions))
+    graph = loader.load(path, engine.settings(definitions), Reads())
     found: dict[str, None] = {}
     for target in graph.targets.values():
         for step in target.rule.steps(Sandbox()):

@@ -6,23 +6,26 @@ that is rebuilt to the same content stops the rebuild there.
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from forgefile import events, host
 from forgefile.cache.records import Record
+from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store
 from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.job import Job, View
-from forgefile.loader import load
 from forgefile.model import Sandbox, Source, Target
 from forgefile.plan import Decision
-from forgefile.planner import Planner
+from forgefile.planner import Evaluation, Planner
+from forgefile.reads import Reads
 from forgefile.schedule import Schedule
 
 if TYPE_CHECKING:
     from forgefile.executor import JobResult, Message, Pool
+    from forgefile.resume import Part
 
 EPOCH = 1_735_689_600
 """2025-01-01, the clock of all builds unless SOURCE_DATE_EPOCH says otherwise."""
@@ -35,28 +38,55 @@ class Settings(NamedTuple):
 
     jobs: int
     keep_going: bool = False
+    began_ns: int = 0
+    """When forge began, in nanoseconds since 1970."""
+    key: Key | None = None
+    """What the run's snapshot goes by; None keeps none."""
 
 
 class Project(NamedTuple):
-    """A Forgefile as evaluated, with its store."""
+    """A Forgefile as evaluated, or the part of it that a snapshot's difference reaches, with its store."""
 
     root: str
     graph: Graph
     store: Store
     planner: Planner
+    snapshot: Snapshot | None = None
+    part: "Part | None" = None
 
     @classmethod
-    def open(cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".") -> "Project":
+    def open(
+        cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".",
+        snapshot: Snapshot | None = None,
+    ) -> "Project":  # fmt: skip
         """Evaluate a Forgefile with `NAME=VALUE` definitions and open the store beside it.
 
-        `stand` is the folder in which the user is, from which places are shown.
+        `stand` is the folder in which the user is, from which places are shown. With a snapshot of the same command
+        line, in which only artifacts changed, nothing is evaluated.
         Raises `UsageError` and `ForgefileError`; read-only, nothing is written.
         """
-        path = os.path.abspath(file)
-        graph = load(path, settings(definitions))
+        path, reads = os.path.abspath(file), Reads()
+        part = None
+        if snapshot is not None:
+            from forgefile.resume import part as part_of  # noqa: PLC0415  only where there is one
+
+            part = part_of(snapshot)
+        if part is None:
+            snapshot = None
+            from forgefile.loader import load  # noqa: PLC0415  not with a snapshot
+
+            graph = load(path, settings(definitions), reads)
+        else:
+            graph = part.graph
         root = os.path.dirname(path)
         store = Store.open(store_of(path), read_only=read_only)
-        return cls(root, graph, store, Planner(root, graph, store, _epoch(), os.path.abspath(stand)))
+        evaluation = Evaluation(graph, reads, part.known if part else {})
+        planner = Planner(root, evaluation, store, _epoch(), os.path.abspath(stand))
+        return cls(root, graph, store, planner, snapshot, part)
+
+    def wanted(self, words: Collection[str]) -> tuple[Target, ...]:
+        """Return the targets that names and globs select; of a part, those that it has of them."""
+        return self.graph.select(words) if self.part is None else self.part.wanted
 
     def close(self) -> None:
         """Let go of the store."""
@@ -103,15 +133,21 @@ def planned(planner: Planner, decisions: Mapping[Target, Decision], now: float) 
 
 
 def build(
-    planner: Planner, store: Store, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock
+    project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock
 ) -> int:
     """Build targets; return the exit status. Every move is told.
 
     Raises `UsageError` before anything ran when a tool or source is missing, the disk is full or a place is taken.
     """
+    planner, store = project.planner, project.store
+    before = generation(store.root)
     decisions = planner.plan(wanted)
+    run = partial(_Build, project, wanted=wanted, settings=settings, tell=tell, clock=clock)
     if all(decision.action == "none" for decision in decisions.values()):
-        return _Build(planner, store, decisions, wanted, settings, tell=tell, clock=clock).run()
+        status = run(decisions).run()
+        if before is not None and before == generation(store.root):
+            _keep(project, wanted, settings, before)
+        return status
 
     def waits(holder: str) -> None:
         tell(events.Note(t=clock(), message=f"waiting for the forge that builds here (process {holder})"))
@@ -128,16 +164,32 @@ def build(
         for target in wanted:
             if target.output == "file":
                 store.refuse_place(planner.place_of(target))
-        return _Build(planner, store, decisions, wanted, settings, tell=tell, clock=clock).run()
+        status = run(decisions).run()
+        if not status:
+            _keep(project, wanted, settings, generation(store.root, mine=True) or "")
+        return status
+
+
+def _keep(project: Project, wanted: Collection[Target], settings: Settings, now: str) -> None:
+    """Keep what this run knew, now that nothing is left to do."""
+    if settings.key is None or project.store.records.read_only:
+        return
+    from forgefile import resume  # noqa: PLC0415  not needed before
+
+    occasion = resume.Occasion(settings.key, now, boot(), settings.began_ns)
+    if project.part is not None and project.snapshot is not None:
+        resume.keep_part(project.planner, project.store.root, project.snapshot, project.part, occasion)
+    else:
+        resume.keep(project.planner, project.store.root, wanted, occasion)
 
 
 class _Build:
     """One run of the loop."""
 
-    def __init__(self, planner: Planner, store: Store, decisions: Mapping[Target, Decision],
-                 wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock) -> None:  # fmt: skip
-        self._planner = planner
-        self._store = store
+    def __init__(self, project: Project, decisions: Mapping[Target, Decision], *, wanted: Collection[Target],
+                 settings: Settings, tell: Tell, clock: Clock) -> None:  # fmt: skip
+        self._planner = project.planner
+        self._store = project.store
         self._decisions = dict(decisions)
         self._wanted = frozenset(wanted)
         self._settings = settings
@@ -145,7 +197,9 @@ class _Build:
         self._clock = clock
         self._schedule = Schedule(tuple(decisions))
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
+        self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
+        self._remaining: Mapping[Target, float] = {}
         self._pool: Pool | None = None
 
     def run(self) -> int:
@@ -230,7 +284,10 @@ class _Build:
             self._pool.submit(slot, self._job(target))
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
-        return remaining(tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
+        if not self._remaining:
+            everything = tuple(self._decisions)
+            self._remaining = remaining(everything, lambda t: self._planner.expected(t) or _SECONDS_UNKNOWN)
+        return self._remaining
 
     def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)

@@ -13,6 +13,7 @@ from forgefile.errors import ForgefileError, UsageError, did_you_mean
 from forgefile.graph import Graph, OptionValue
 from forgefile.location import caller
 from forgefile.model import Rule, Source, Target
+from forgefile.reads import is_there
 
 VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
 RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
@@ -43,7 +44,7 @@ class Forge:
         if f"{self._root}/".startswith(f"{os.path.normpath(os.path.join(self._root, normal))}/".replace("//", "/")):
             raise ForgefileError(f"the source '{path}' holds the project folder, and forge's store", location=caller())
         if normal not in self._sources:
-            if not os.path.lexists(os.path.join(self._root, normal)):
+            if not is_there(os.path.join(self._root, normal)):
                 folder = os.path.join(self._root, posixpath.dirname(normal))
                 there = os.listdir(folder) if os.path.isdir(folder) else []
                 raise ForgefileError(

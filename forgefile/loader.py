@@ -14,13 +14,15 @@ from forgefile.errors import ForgeError, ForgefileError, UsageError
 from forgefile.forge import Forge
 from forgefile.graph import Graph
 from forgefile.location import Location
+from forgefile.reads import Reads
 
 
-def load(path: str, settings: Mapping[str, str]) -> Graph:
-    """Evaluate the Forgefile at an absolute path with the `-D` settings.
+def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
+    """Evaluate the Forgefile at an absolute path with the `-D` settings; `reads` notes what it looks at.
 
     Raises `UsageError` when it is not there, `ForgefileError` when it is wrong.
     """
+    reads.paths[path] = True
     try:
         with open(path, "rb") as stream:
             text = stream.read()
@@ -41,8 +43,11 @@ def load(path: str, settings: Mapping[str, str]) -> Graph:
         sys.path.insert(0, root)
     forge = Forge(root, settings)
     try:
-        exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102  the Forgefile is Python
-        _build_function(module, path)(forge)
+        code = compile(text, path, "exec")
+        reads.check(code)
+        with reads:
+            exec(code, module.__dict__)  # noqa: S102  the Forgefile is Python
+            _build_function(module, path)(forge)
         return forge.graph()
     except ForgeError:
         raise

@@ -194,12 +194,14 @@ class Target:
 
     __slots__ = ("inputs", "location", "name", "output", "rule")
 
-    def __init__(self, name: str, rule: Rule, location: Location | None) -> None:
+    def __init__(
+        self, name: str, rule: Rule, location: Location | None, inputs: tuple[Artifact, ...] | None = None
+    ) -> None:
         self.name = name
         self.rule = rule
         self.location = location
         self.output: Output = rule.output
-        self.inputs: tuple[Artifact, ...] = artifacts(rule)
+        self.inputs: tuple[Artifact, ...] = artifacts(rule) if inputs is None else inputs
 
     def __repr__(self) -> str:
         return f"<{self.output} target {self.name}>"

@@ -4,18 +4,20 @@ A target's manifest is known as soon as its inputs are. Unaware of how steps are
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from forgefile import host
 from forgefile.cache.digest import Seen, scan
 from forgefile.cache.records import Record, Result
+from forgefile.cache.snapshot import UNSURE
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
 from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint
 from forgefile.graph import Graph, inputs
 from forgefile.model import Sandbox, Source, Step, Target, tools
 from forgefile.plan import Decision, Known, decide, undecided
+from forgefile.reads import Reads
 
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -32,23 +34,34 @@ class Described(NamedTuple):
     """(name, path) of host programs and data files."""
 
 
+class Evaluation(NamedTuple):
+    """What a Forgefile said."""
+
+    graph: Graph
+    reads: Reads
+    """What it looked at."""
+    known: Mapping[Target, Result] = {}
+    """The results of targets that are up to date without asking."""
+
+
 class Planner:
     """Plans the targets of one graph in one store.
 
     `root` is the project folder, `epoch` in seconds, `stand` the folder in which the user is.
     """
 
-    def __init__(self, root: str, graph: Graph, store: Store, epoch: int, stand: str) -> None:
+    def __init__(self, root: str, evaluation: Evaluation, store: Store, epoch: int, stand: str) -> None:
         self.root = root
         self.epoch = epoch
         self._stand = stand
         self.results: dict[Target, Result] = {}
         """Of the targets that need not run, or have run."""
         self.manifests: dict[Target, Manifest] = {}
-        self.options = tuple((option.name, option.value) for option in graph.options)
-        self._graph = graph
+        self.graph, self.reads, self.known = evaluation
+        self.options = tuple((option.name, option.value) for option in self.graph.options)
         self._store = store
         self._records = store.records
+        self._steps: dict[Target, tuple[Sandbox, tuple[Step, ...], tuple[str, ...]]] = {}
         self._described: dict[Target, Described] = {}
         self._digests: dict[str, str] = {}
         self._seen: dict[str, Seen] = {}
@@ -60,11 +73,21 @@ class Planner:
         """
         self.results.clear()
         self._digests.clear()
-        closure = self._graph.closure(wanted)
+        closure = self.graph.closure(wanted)
+        with self.reads:
+            for target in closure:
+                if target not in self._steps and target not in self.known:
+                    box = Sandbox()
+                    self._steps[target] = box, *_steps(target, box)
         for target in closure:
-            self.describe(target)
+            if target not in self.known:
+                self.describe(target)
         decisions: dict[Target, Decision] = {}
         for target in closure:
+            if target in self.known:
+                self.results[target] = self.known[target]
+                decisions[target] = Decision("none")
+                continue
             dirty = tuple(needed.name for needed in inputs(target) if needed not in self.results)
             decisions[target] = undecided(dirty) if dirty else self.decide(target, placed=target in wanted)
         return decisions
@@ -77,15 +100,19 @@ class Planner:
         """Return the path of the project at which a file target is placed."""
         return os.path.join(self.root, target.name)
 
+    def placed_status(self, target: Target) -> int:
+        """Return the status that a file target had when it was placed, in the 64 bits of `snapshot.status_of`."""
+        placed = self._records.placed(self.place_of(target))
+        return UNSURE if placed is None else hash(placed[1])
+
     def shown_place(self, target: Target) -> str:
         """Return the place of a file target as the user would write it."""
         return os.path.relpath(self.place_of(target), self._stand)
 
     def describe(self, target: Target) -> Described:
-        """Ask a target's rule for its steps, once, and find the tools that they use."""
+        """Return a planned target's steps with the tools that they use, found once."""
         if target not in self._described:
-            box = Sandbox()
-            steps, texts = _steps(target, box)
+            box, steps, texts = self._steps[target]
             names = dict.fromkeys(name for step in steps for name in tools(step))
             found = {name: host.find(name) for name in names}
             if missing := [name for name, path in found.items() if path is None]:
@@ -121,7 +148,7 @@ class Planner:
     def _naming_options(self, decision: Decision, current: Record | None) -> Decision:
         """Add to reasons that tell of a changed value the name of the option that brought it."""
         before = dict(current.options) if current else {}
-        changed = [(o.name, before[o.name], o.value) for o in self._graph.options if o.name in before]
+        changed = [(o.name, before[o.name], o.value) for o in self.graph.options if o.name in before]
         reasons = list(decision.reasons)
         for name, old, new in changed:
             for number, reason in enumerate(reasons):
@@ -183,6 +210,10 @@ class Planner:
                     return source.path
         return None
 
+    def seen(self, path: str) -> Seen | None:
+        """Return what was seen of a source or tool, or None when this run did not look."""
+        return self._seen.get(path)
+
     def listings(self, target: Target) -> dict[str, Seen]:
         """Return by digest what the source folders of a target hold."""
         paths = [self.source_path(source) for source in target.inputs if isinstance(source, Source)]
@@ -198,8 +229,8 @@ class Planner:
     def _scan(self, path: str) -> str:
         real = os.path.realpath(path)
         digest, seen = self._records.seen(real)
-        found = scan(real, seen)
-        if found.changed or found.digest != digest:
+        found = scan(real, seen, digest)
+        if found.changed:
             self._records.keep_seen(real, found.digest, found.seen)
         self._seen[path] = found.seen
         return found.digest

@@ -11,6 +11,7 @@ from forgefile.errors import ForgeError
 from forgefile.graph import Graph
 from forgefile.loader import load
 from forgefile.model import Artifact, Rule, Target, Tree
+from forgefile.reads import Reads
 
 settings.register_profile("forge", deadline=None, print_blob=True)
 settings.load_profile("forge")
@@ -57,7 +58,7 @@ class Project:
         """Evaluate the Forgefile."""
         if text is not None:
             self.write(text, **modules)
-        return load(self.path, settings or {})
+        return load(self.path, settings or {}, Reads())
 
     def refused(self, text: str | None = None, **more) -> ForgeError:
         """Evaluate a Forgefile that must be refused; return the error."""

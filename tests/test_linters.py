@@ -32,6 +32,7 @@ FLOORS = {
     "errors": 0,
     "units": 0,
     "files": 0,
+    "reads": 0,
     "model": 1,
     "host": 1,
     "linux": 1,
@@ -54,10 +55,13 @@ FLOORS = {
     "report": 4,
     "loader": 5,
     "planner": 5,
+    "resume": 6,
     "engine": 6,
     "cli": 7,
     "verbs": 7,
     "doctor": 7,
+    "start": 8,
+    "__main__": 9,
 }
 """The floor of each module, or of each module of a package."""
 
@@ -73,6 +77,7 @@ SIDEWAYS = {
     "executor": {"cache", "sandbox"},
     "export": {"cache", "roots"},
     "report": {"report"},
+    "engine": {"resume"},
 }
 """What a module may import of its own floor: how work is handed down there."""
 

@@ -7,7 +7,7 @@ taken again only for files whose status (type, mode, size, times, inode) differs
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
 _RACY_NS = 50_000_000
 """A file that changed this shortly before it was read may change again within the clock's tick: read it anew."""
+_ALL_BITS = (1 << 128) - 1
 _MARKS = ("user.overlay.", "trusted.overlay.")
 _KEPT_MARKS = ("opaque", "whiteout", "whiteouts")
 
@@ -46,7 +47,7 @@ def file_digest(path: str) -> str:
     try:
         size = os.fstat(descriptor).st_size
         if size <= _CHUNK:
-            digest.update(os.read(descriptor, _CHUNK))
+            digest.update(os.read(descriptor, size + 1))
             return digest.hexdigest()
         buffer = memoryview(bytearray(_CHUNK))
         for at in _pieces(descriptor, size):
@@ -87,8 +88,8 @@ class Scan(NamedTuple):
     """`seen` differs from what was handed in and is worth keeping."""
 
 
-def scan(path: str, seen: Seen) -> Scan:
-    """Return the digest of a file or folder; `seen` is what an earlier scan saw of it.
+def scan(path: str, seen: Seen, digest: str = "") -> Scan:
+    """Return the digest of a file or folder; `seen` and `digest` are what an earlier scan found.
 
     Covers names, types, permission bits, content and link targets; not owners and not times. Raises OSError.
     """
@@ -98,27 +99,38 @@ def scan(path: str, seen: Seen) -> Scan:
     while left:
         name = left.pop()
         at = f"{path}/{name}" if name else path
-        found[name] = _look(at, seen.get(name), now)
+        found[name] = look(at, seen.get(name), now)
         if found[name][1][0] == "d":
             left += [f"{name}/{each}" if name else each for each in os.listdir(at)]
-    changed = found != seen
-    total = xxhash.xxh3_128()
-    for name in sorted(found):
-        kind, mode, digest = found[name][1]
-        total.update(f"{name}\0{kind}{mode:o} {digest}\0".encode("utf-8", "surrogateescape"))
-    return Scan(total.hexdigest(), found, changed)
+    if digest and found == seen:
+        return Scan(digest, found, changed=False)
+    return Scan(total(entry_hash(name, entry) for name, (_, entry) in found.items()), found, found != seen)
 
 
-def _look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tuple[StatKey | None, Entry]:
-    """Return the status and the entry of one path; its content is read only if it is not known or may differ."""
+def entry_hash(name: str, entry: Entry) -> int:
+    """Return the hash of one path of a source, of 128 bits."""
+    kind, mode, digest = entry
+    return xxhash.xxh3_128_intdigest(f"{name}\0{kind}{mode:o} {digest}".encode("utf-8", "surrogateescape"))
+
+
+def total(hashes: Iterable[int]) -> str:
+    """Return the digest of a source: the sum of its paths' hashes, so that one change costs one path."""
+    return f"{sum(hashes) & _ALL_BITS:032x}"
+
+
+def look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tuple[StatKey | None, Entry]:
+    """Return the status and the entry of one path; its content is read only if it is not known or may differ.
+
+    The status is None when it is so fresh that the next change may not show in it. `now` in nanoseconds.
+    """
     status = os.lstat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISDIR(status.st_mode):
-        return None, ("d", mode, "")
     key = stat_key(status)
     if known is not None and known[0] == key:
         return known
-    if stat.S_ISREG(status.st_mode):
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        entry = ("d", mode, "")
+    elif stat.S_ISREG(status.st_mode):
         entry = ("f", mode, file_digest(path))
     elif stat.S_ISLNK(status.st_mode):
         entry = ("l", 0, os.readlink(path))

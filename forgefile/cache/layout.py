@@ -7,9 +7,10 @@
 | staging/N | a job's folder, while it runs |
 | cache/NAME | what steps share to save work, never to decide a result |
 | logs/FINGERPRINT | what the steps of a target printed |
+| snapshots/… | what a run knew that left nothing to do |
 | empty | the layer below the lowest |
 | records.sqlite | records and the stat cache |
-| lock | held by the forge that builds |
+| lock | held by the forge that builds; its text is new each time |
 """
 
 OBJECTS = "objects"
@@ -17,6 +18,7 @@ LAYERS = "layers"
 STAGING = "staging"
 CACHE = "cache"
 LOGS = "logs"
+SNAPSHOTS = "snapshots"
 EMPTY = "empty"
 RECORDS = "records.sqlite"
 LOCK = "lock"

@@ -16,7 +16,7 @@ from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
 from forgefile.model import Output
 
-_FORMAT = 4
+_FORMAT = 6
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (fingerprint TEXT, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
   layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, number INTEGER,

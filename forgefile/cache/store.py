@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
 from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
 from forgefile.cache.records import Records, Result
+from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_trees
 from forgefile.model import Output
@@ -71,7 +73,7 @@ class Store:
             return cls(root, Records(path, read_only=True))
         with _alone_in(root):
             store = cls(root, Records(path))
-            store.records.enter_boot(_boot())
+            store.records.enter_boot(boot())
         return store
 
     # Reading
@@ -236,11 +238,11 @@ class Store:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 stream.seek(0)
-                waits(stream.read().strip() or "unknown")
+                waits(stream.read().partition(" ")[0] or "unknown")
                 waited = True
                 fcntl.flock(stream, fcntl.LOCK_EX)
             stream.truncate(0)
-            stream.write(f"{os.getpid()}\n")
+            stream.write(f"{os.getpid()} {time.time_ns()}")
             stream.flush()
             yield waited
 
@@ -320,12 +322,6 @@ def _alone_in(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _boot() -> str:
-    """Return what tells this boot of the machine from all others."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-        return stream.read().strip()
 
 
 def tree_digest(layers: tuple[str, ...]) -> str:

@@ -148,6 +148,8 @@ class Account:
         match event:
             case Planned() if self._dry_run:
                 self._plans.append(event)
+            case Planned():
+                self._ended[event.target] = ""
             case Started():
                 self._reasons[event.target] = event.reasons
                 if self._starts:
@@ -203,7 +205,8 @@ class Account:
         elif event.built or event.restored:
             head = Span("done", "good")
         else:
-            yield _line(self._nothing_done(event), "aside")
+            placed = [target for target in self._ended if target in self._places]
+            yield _line(nothing_done(placed or list(self._ended), event.current), "aside")
             return
         yield head, Span(f" {'after' if event.status else 'in'} {duration(event.wall_s)}: {counts or 'nothing built'}")
         failed = [target for target, end in self._ended.items() if end == "failed"]
@@ -212,11 +215,12 @@ class Account:
         for target, place in self._places.items():
             yield Span(target, "name"), Span(f" is at {place}")
 
-    def _nothing_done(self, event: Finished) -> str:
-        wanted = list(self._places) or list(self._ended)
-        if not wanted:
-            return f"nothing to do: {count(event.current, 'target')} up to date" if event.current else "nothing to do"
-        return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
+
+def nothing_done(wanted: Sequence[str], current: int) -> str:
+    """Return what is said of a run that had nothing to do: which targets it was for, or how many are current."""
+    if not wanted:
+        return f"nothing to do: {count(current, 'target')} up to date" if current else "nothing to do"
+    return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
 
 
 def failure(event: Failed) -> Iterator[Line]:

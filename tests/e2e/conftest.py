@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "forgefile.cli")
+COMMAND = (sys.executable, "-m", "forgefile")
 
 PREAMBLE = '''\
 from collections.abc import Iterable

@@ -39,7 +39,7 @@ class Project(NamedTuple):
 
     def forge(self, *words: str, env: dict[str, str] | None = None) -> Run:
         done = subprocess.run(
-            [sys.executable, "-m", "forgefile.cli", "-C", str(self.root), *words],
+            [sys.executable, "-m", "forgefile", "-C", str(self.root), *words],
             env={**os.environ, "PYTHONPATH": str(REPO), **(env or {})},
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip

@@ -49,7 +49,7 @@ def forge(home: Path, project: Project) -> Forge:
     environment = f"PYTHONPATH={home / 'lib'} PYTHONDONTWRITEBYTECODE=1"
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        line = f"cd '{project.root}' && {environment} exec {python} -m forgefile.cli {' '.join(words)}"
+        line = f"cd '{project.root}' && {environment} exec {python} -m forgefile {' '.join(words)}"
         return subprocess.run(["su", USER, "-c", line], capture_output=True, text=True, check=False)
 
     return run

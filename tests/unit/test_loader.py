@@ -6,6 +6,7 @@ import pytest
 
 from forgefile.errors import ForgefileError, UsageError
 from forgefile.loader import load
+from forgefile.reads import Reads
 
 RULE = """\
 from forgefile import Forge, Rule, Source, Target
@@ -74,7 +75,7 @@ def test_a_folder_of_that_name(project):
 def test_a_file_in_place_of_a_folder(project):
     (project.root / "x").touch()
     with pytest.raises(UsageError, match=r"x/Forgefile\.py cannot be read: Not a directory"):
-        load(str(project.root / "x/Forgefile.py"), {})
+        load(str(project.root / "x/Forgefile.py"), {}, Reads())
 
 
 @pytest.mark.parametrize("text", ["", "x = 1\n", "build = 3\n", "def Build(forge): pass\n"])

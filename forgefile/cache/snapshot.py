@@ -1,0 +1,248 @@
+"""What a run knew that left nothing to do, so that the next one finds out in one pass what is new.
+
+A snapshot belongs to one command line. Its *facts* are flat: the paths that decided, their statuses as 64 bits each,
+and the hash of each path's content. While all are as they were, nothing has to be evaluated, planned or opened. When
+only sources or tools differ, the *graph*, a second file, has the steps of every target, and only what the difference
+reaches is planned. Everything else (another Forgefile, a module of it, a variable that it asked for, an output that
+was touched, a tool that is elsewhere, any run that wrote to the store) makes the snapshot void.
+
+Imports next to nothing: to read it is all that forge does when nothing changed.
+"""
+
+import fcntl
+import marshal
+import os
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from forgefile.cache.layout import LOCK
+
+_FORMAT = 1
+_KEPT = 16
+"""How many command lines a store remembers."""
+MISSING = -1
+"""Stands for the status of a path that is not there."""
+UNSURE = 0
+"""Stands for a status that says nothing: the path changed so lately that its next change may not show."""
+
+Key = tuple[Any, ...]
+
+
+def key_of(file: str, definitions: Iterable[str], words: Iterable[str]) -> Key:
+    """Return what tells one command line from all others: the Forgefile's absolute path, `-D` and the targets."""
+    environ = (os.environ.get("SOURCE_DATE_EPOCH"), os.environ.get("PATH"))
+    return os.path.abspath(file), tuple(definitions), tuple(words), environ, os.geteuid()
+
+
+def status_of(path: str) -> int:
+    """Return the status of a path in 64 bits: while they are the same, so is what is there."""
+    try:
+        s = os.lstat(path)
+    except OSError:
+        return MISSING
+    return hash((s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
+
+
+def names_in(folder: str) -> tuple[str, ...] | None:
+    """Return the sorted names in a folder, or None when it cannot be listed."""
+    with suppress(OSError):
+        return tuple(sorted(os.listdir(folder)))
+    return None
+
+
+class Facts(NamedTuple):
+    """What has to be the same. Indices of `paths` count from 0; those below `fixed` belong to no artifact."""
+
+    token: str
+    """Which graph this belongs to."""
+    generation: str
+    """Of the store, see `Store.generation`."""
+    boot: str
+    line: str
+    """What is said when nothing changed."""
+    variables: tuple[tuple[str, str | None], ...]
+    resolved: tuple[tuple[str, str], ...]
+    """(path, where its links led)"""
+    tools: tuple[tuple[str, str], ...]
+    """(name, where it was found)"""
+    folders: tuple[tuple[str, tuple[str, ...] | None], ...]
+    """(folder that was listed, the names in it)"""
+    fixed: int
+    paths: list[str]
+    statuses: bytes
+    """Signed 64 bits for each path."""
+    hashes: bytes
+    """128 bits for each path from `fixed` on, big-endian: `entry_hash`."""
+    spans: list[int]
+    """For each artifact the index of its first path, then the number of paths."""
+
+
+class Snapshot:
+    """A snapshot that was found, and what became of it."""
+
+    def __init__(self, path: str, key: Key, facts: Facts) -> None:
+        self.path = path
+        self.facts = facts
+        self._key = key
+        self.changed: frozenset[int] = frozenset()
+        """The artifacts that are not as they were."""
+
+    def look(self, generation: str, boot: str) -> bool:
+        """Compare with what is there now and note in `changed` which artifacts differ. False: the snapshot is void."""
+        facts = self.facts
+        if (facts.generation, facts.boot) != (generation, boot):
+            return False
+        statuses = array("q", facts.statuses)
+        differ = _differing(facts.paths, statuses)
+        if (differ and differ[0] < facts.fixed) or not _is_where_it_was(facts):
+            return False
+        return not differ or self._look_closer(differ, statuses)
+
+    def _look_closer(self, differ: Sequence[int], statuses: "array[int]") -> bool:
+        """Read what has another status; keep the new statuses when all of it is as it was. False: a source is gone."""
+        from bisect import bisect_right  # noqa: PLC0415  only a change needs these
+        from time import time_ns  # noqa: PLC0415
+
+        from forgefile.cache.digest import entry_hash, look  # noqa: PLC0415
+
+        facts, now, changed = self.facts, time_ns(), set()
+        for index in differ:
+            artifact = bisect_right(facts.spans, index) - 1
+            if artifact in changed:
+                continue
+            path, root = facts.paths[index], facts.paths[facts.spans[artifact]]
+            try:
+                key, entry = look(path, None, now)
+                whole = entry[0] != "d" or self._knows_all_in(path, artifact)
+            except OSError:
+                if path == root:
+                    return False
+                changed.add(artifact)
+                continue
+            at = (index - facts.fixed) * 16
+            digest = entry_hash(path[len(root) + 1 :], entry).to_bytes(16)
+            if whole and digest == facts.hashes[at : at + 16]:
+                statuses[index] = UNSURE if key is None else hash(key)
+            else:
+                changed.add(artifact)
+        self.changed = frozenset(changed)
+        self.facts = facts._replace(statuses=statuses.tobytes())
+        if not changed:
+            with suppress(OSError):
+                _write(f"{self.path}.facts", tuple(self.facts), self._key)
+        return True
+
+    def _knows_all_in(self, folder: str, artifact: int) -> bool:
+        """Tell whether a folder of an artifact has no name that is new. One that is gone differs itself."""
+        first, end = self.facts.spans[artifact : artifact + 2]
+        known = set(self.facts.paths[first:end])
+        return all(f"{folder}/{name}" in known for name in os.listdir(folder))
+
+
+def _is_where_it_was(facts: Facts) -> bool:
+    """Tell whether variables, links, listings of folders and places of tools are as they were."""
+    from forgefile.host import find  # noqa: PLC0415  where snapshots are kept, nothing of the host is needed
+
+    return (
+        all(os.environ.get(name) == value for name, value in facts.variables)
+        and all(os.path.realpath(path) == real for path, real in facts.resolved)
+        and all(names_in(folder) == names for folder, names in facts.folders)
+        and all(find(name) == path for name, path in facts.tools)
+    )
+
+
+def _differing(paths: Sequence[str], statuses: Sequence[int]) -> list[int]:
+    """Return the indices of the paths whose status is another one."""
+    differ, lstat = [], os.lstat
+    for index, (path, status) in enumerate(zip(paths, statuses, strict=True)):
+        try:
+            s = lstat(path)
+        except OSError:
+            if status != MISSING:
+                differ.append(index)
+            continue
+        if hash((s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)) != status:
+            differ.append(index)
+    return differ
+
+
+def generation(store: str, *, mine: bool = False) -> str | None:
+    """Return a text that is another one after any forge wrote to the store at `store`; None while one may be writing.
+
+    Every writer holds the lock, and writes there who it is and since when. `mine`: this process holds it.
+    """
+    try:
+        with open(os.path.join(store, LOCK), encoding="ascii") as stream:
+            if not mine:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return stream.read()
+    except BlockingIOError:
+        return None
+    except OSError:
+        return ""
+
+
+def boot() -> str:
+    """Return what tells this boot of the machine from all others."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def place(folder: str, key: Key) -> str:
+    """Return the path, without its ending, of the snapshot of a command line in the folder of snapshots."""
+    from binascii import crc32  # noqa: PLC0415  built in
+
+    return f"{folder}/{crc32(marshal.dumps((_FORMAT, sys.hexversion, key))):08x}"
+
+
+def load(folder: str, key: Key) -> Snapshot | None:
+    """Return the snapshot of a command line, not yet compared with anything."""
+    path = place(folder, key)
+    found = _read(f"{path}.facts", key)
+    return None if found is None else Snapshot(path, key, Facts(*found))
+
+
+def load_graph(snapshot: Snapshot) -> Any:
+    """Return what was saved of the graph, or None when it is not there or belongs to other facts."""
+    return _read(f"{snapshot.path}.graph", (snapshot.facts.token,))
+
+
+def save(folder: str, key: Key, facts: Facts, graph: Any) -> None:
+    """Keep a snapshot; those of command lines that were not used for the longest go. An unwritable disk is no error."""
+    with suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        path = place(folder, key)
+        _write(f"{path}.graph", graph, (facts.token,))
+        _write(f"{path}.facts", tuple(facts), key)
+        ages = {name: os.stat(f"{folder}/{name}").st_mtime_ns for name in os.listdir(folder)}
+        for name in sorted(ages, key=lambda name: -ages[name])[2 * _KEPT :]:
+            os.unlink(f"{folder}/{name}")
+
+
+def _read(path: str, key: Key) -> Any:
+    """Return what `_write` wrote for the same key, or None."""
+    try:
+        with open(path, "rb") as stream:
+            found = marshal.loads(stream.read())  # noqa: S302  written by this user's forge alone
+        return found[1] if found[0] == (_FORMAT, sys.hexversion, key) else None
+    except (OSError, ValueError, EOFError, TypeError, IndexError):
+        return None
+
+
+def _write(path: str, what: Any, key: Key) -> None:
+    """Write a value in place of what was there, whole or not at all."""
+    arriving = f"{path}.{os.getpid()}"
+    try:
+        with open(arriving, "wb") as stream:
+            stream.write(marshal.dumps(((_FORMAT, sys.hexversion, key), what)))
+        os.replace(arriving, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(arriving)
+        raise

@@ -1,0 +1,291 @@
+"""From a plan in which nothing is left to do to a snapshot, and from a snapshot to the part of a graph that changed.
+
+Unaware of how a snapshot is kept and compared, which is `snapshot`'s, and of how anything is built.
+"""
+
+import os
+import pickle
+import sys
+from array import array
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
+
+from forgefile.cache.digest import Seen, entry_hash
+from forgefile.cache.layout import LAYERS, OBJECTS, SNAPSHOTS
+from forgefile.cache.records import Result
+from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, names_in, save, status_of
+from forgefile.graph import Graph, OptionValue
+from forgefile.model import Artifact, Rule, Sandbox, Source, Step, Target
+from forgefile.planner import Planner
+from forgefile.reads import Reads, is_there
+from forgefile.report.words import nothing_done
+
+_LATELY_NS = 50_000_000
+"""What changed this long before forge began may change again without showing."""
+
+
+class Kept(Rule):
+    """A rule as its steps were when the Forgefile was evaluated."""
+
+    base: Target | None
+    inputs: tuple[Source | Target, ...]
+    scratched: tuple[int, ...]
+    steps_kept: bytes
+
+    def steps(self, box: Sandbox) -> Iterable[Step]:
+        """Return the steps that were kept."""
+        for index in self.scratched:
+            tree = self.inputs[index]
+            if isinstance(tree, Target):
+                box.scratch(tree)
+        steps: tuple[Step, ...] = pickle.loads(self.steps_kept)  # noqa: S301  written by this user's forge alone
+        return steps
+
+
+class _KeptTree(Kept):
+    output = "tree"
+
+
+class Entry(NamedTuple):
+    """A target as a snapshot keeps it. Inputs are targets by their place from 0 on, artifacts from -1 downwards."""
+
+    name: str
+    output: str
+    inputs: tuple[int, ...]
+    tools: tuple[int, ...]
+    rest: bytes
+    """Pickled: location, base (an index of `inputs`) or None, scratched, pickled steps."""
+    result: tuple[str, tuple[str, ...], int]
+
+
+class Saved(NamedTuple):
+    """The graph of a snapshot, as it is kept."""
+
+    entries: list[tuple[Any, ...]]
+    artifacts: list[tuple[str, str]]
+    """(path of the source or "", real path)"""
+    wanted: tuple[int, ...]
+    options: tuple[tuple[Any, ...], ...]
+
+
+class Part(NamedTuple):
+    """The part of a graph that a difference reaches."""
+
+    graph: Graph
+    wanted: tuple[Target, ...]
+    known: dict[Target, Result]
+    """What the rest of the graph gives to this part."""
+    spared: int
+    """How many targets are not in the part."""
+    saved: Saved
+    places: dict[str, int]
+    """Target's name → its place among all."""
+
+
+def part(snapshot: Snapshot) -> Part | None:
+    """Return what the changed artifacts of a snapshot reach, or None when the graph is lost."""
+    found = load_graph(snapshot)
+    if found is None:
+        return None
+    saved = Saved(*found)
+    marks = {~artifact for artifact in snapshot.changed}
+    reached = []
+    for place, entry in enumerate(saved.entries):
+        if not marks.isdisjoint(entry[2]) or not marks.isdisjoint(entry[3]):
+            marks.add(place)
+            reached.append(place)
+    targets: dict[int, Target] = {}
+    known: dict[Target, Result] = {}
+    for place in reached:
+        for needed in saved.entries[place][2]:
+            if needed >= 0 and needed not in targets:
+                target = _border(Entry(*saved.entries[needed]))
+                targets[needed] = target
+                known[target] = _result(Entry(*saved.entries[needed]))
+        targets[place] = _target(Entry(*saved.entries[place]), saved, targets)
+    graph = Graph(
+        {targets[place].name: targets[place] for place in sorted(targets)},
+        (),
+        tuple(OptionValue(*option) for option in saved.options),
+    )
+    wanted = tuple(targets[place] for place in saved.wanted if place in marks)
+    places = {saved.entries[place][0]: place for place in reached}
+    return Part(graph, wanted, known, len(saved.entries) - len(targets), saved, places)
+
+
+def _border(entry: Entry) -> Target:
+    rule = (_KeptTree if entry.output == "tree" else Kept)(base=None, inputs=(), scratched=(), steps_kept=b"")
+    return Target(entry.name, rule, None, ())
+
+
+def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
+    inputs: tuple[Artifact, ...] = tuple(
+        targets[each] if each >= 0 else Source(path=saved.artifacts[~each][0]) for each in entry.inputs
+    )
+    location, base, scratched, steps = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
+    rule = (_KeptTree if entry.output == "tree" else Kept)(
+        base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps
+    )
+    return Target(entry.name, rule, location, inputs)
+
+
+def _result(entry: Entry) -> Result:
+    return Result(entry.output, *entry.result)  # type: ignore[arg-type]  # it is what a Result had
+
+
+# Keeping -------------------------------------------------------------------------------------------------------------
+
+
+class Occasion(NamedTuple):
+    """What a snapshot is made of beside the plan."""
+
+    key: Key
+    generation: str
+    boot: str
+    began_ns: int
+    """When forge began, since 1970."""
+
+
+def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occasion) -> None:
+    """Keep what a run knew that evaluated the Forgefile and left nothing to do."""
+    reads = planner.reads
+    if not reads.steady:
+        return
+    closure = planner.graph.closure(wanted)
+    places = {target: place for place, target in enumerate(closure)}
+    artifacts: dict[tuple[str, str], int] = {}
+
+    def number(name: str, path: str) -> int:
+        return artifacts.setdefault((name, path), len(artifacts))
+
+    entries: list[tuple[Any, ...]] = []
+    for target in closure:
+        described = planner.describe(target)
+        inputs = tuple(
+            ~number(each.path, planner.source_path(each)) if isinstance(each, Source) else places[each]
+            for each in target.inputs
+        )
+        tools = tuple(~number("", path) for _, path in described.tools)
+        base = getattr(target.rule, "base", None)
+        rest = (
+            target.location,
+            target.inputs.index(base) if isinstance(base, Target) else None,
+            tuple(target.inputs.index(tree) for tree in described.scratched),
+            pickle.dumps(described.steps),
+        )
+        result = planner.results[target]
+        kept = Entry(target.name, target.output, inputs, tools, pickle.dumps(rest), result[1:])
+        entries.append(tuple(kept))
+    fixed = _fixed(planner, store, wanted, reads, occasion.began_ns)
+    listing = _Listing(list(fixed), array("q", fixed.values()), bytearray())
+    resolved = {path: real for path in fixed if (real := os.path.realpath(path)) != path}
+    spans = []
+    for _, path in artifacts:
+        real = os.path.realpath(path)
+        if real != path:
+            resolved[path] = real
+        spans.append(len(listing.paths))
+        listing.add(real, planner.seen(path))
+    spans.append(len(listing.paths))
+    tools_found = dict(pair for target in closure for pair in planner.describe(target).tools)
+    facts = Facts(
+        token=os.urandom(8).hex(),
+        generation=occasion.generation,
+        boot=occasion.boot,
+        line=nothing_done([t.name for t in wanted if t.output == "file"] or [t.name for t in closure], len(closure)),
+        variables=tuple(reads.variables.items()),
+        resolved=tuple(resolved.items()),
+        tools=tuple(tools_found.items()),
+        folders=tuple((folder, names_in(folder)) for folder in reads.folders),
+        fixed=len(fixed),
+        paths=listing.paths,
+        statuses=listing.statuses.tobytes(),
+        hashes=bytes(listing.hashes),
+        spans=spans,
+    )
+    options = tuple(map(tuple, planner.graph.options))
+    graph = Saved(entries, list(artifacts), tuple(places[target] for target in wanted), options)
+    save(os.path.join(store, SNAPSHOTS), occasion.key, facts, tuple(graph))
+
+
+def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occasion: Occasion) -> None:
+    """Keep what a run knew that planned and built a part of what a snapshot had."""
+    facts, saved = snapshot.facts, part.saved
+    listing = _Listing(facts.paths, array("q", facts.statuses), bytearray(facts.hashes))
+    spans = facts.spans
+    for artifact in sorted(snapshot.changed, reverse=True):
+        path = saved.artifacts[artifact][1]
+        first, end = spans[artifact : artifact + 2]
+        new = _Listing([], array("q"), bytearray())
+        new.add(os.path.realpath(path), planner.seen(path))
+        listing.paths[first:end] = new.paths
+        listing.statuses[first:end] = new.statuses
+        listing.hashes[(first - facts.fixed) * 16 : (end - facts.fixed) * 16] = new.hashes
+        longer = len(new.paths) - (end - first)
+        spans = [*spans[: artifact + 1], *(at + longer for at in spans[artifact + 1 :])] if longer else spans
+    places = {path: number for number, path in enumerate(facts.paths[: facts.fixed])}
+    for path, status in _outputs(planner, store, part.wanted).items():
+        listing.statuses[places[path]] = status
+    for target, result in planner.results.items():
+        if target.name in part.places:
+            place = part.places[target.name]
+            saved.entries[place] = tuple(Entry(*saved.entries[place])._replace(result=result[1:]))
+    facts = facts._replace(
+        token=os.urandom(8).hex(),
+        generation=occasion.generation,
+        paths=listing.paths,
+        statuses=listing.statuses.tobytes(),
+        hashes=bytes(listing.hashes),
+        spans=spans,
+    )
+    save(os.path.join(store, SNAPSHOTS), occasion.key, facts, tuple(saved))
+
+
+class _Listing(NamedTuple):
+    """The flat lists of a snapshot, while they grow."""
+
+    paths: list[str]
+    statuses: "array[int]"
+    hashes: bytearray
+
+    def add(self, real: str, seen: Seen | None) -> None:
+        """Add what was seen of an artifact at a path without links; the artifact itself comes first in it."""
+        for name, (key, entry) in (seen or {}).items():
+            self.paths.append(f"{real}/{name}" if name else real)
+            self.statuses.append(UNSURE if key is None else hash(key))
+            self.hashes.extend(entry_hash(name, entry).to_bytes(16))
+
+
+def _fixed(
+    planner: Planner, store: str, wanted: Collection[Target], reads: Reads, began_ns: int
+) -> dict[str, int]:
+    """Return the paths that decide and belong to no artifact, with their statuses."""
+    found: dict[str, int] = {}
+    modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "forgefile"]
+    for path, was_there in {**dict.fromkeys(filter(None, modules), True), **reads.paths}.items():
+        real = os.path.realpath(path)
+        sure = is_there(path) == was_there and _is_old(path, began_ns) and _is_old(real, began_ns)
+        found[path] = status_of(path) if sure else UNSURE
+        found[real] = status_of(real) if sure else UNSURE
+    for folder, was_there in reads.folders.items():
+        if is_there(folder) != was_there or not _is_old(folder, began_ns):
+            found[folder] = UNSURE
+    return {**found, **_outputs(planner, store, wanted)}
+
+
+def _is_old(path: str, began_ns: int) -> bool:
+    """Tell whether a path is as it was when forge began, as far as its times tell."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return True
+    return max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - _LATELY_NS
+
+
+def _outputs(planner: Planner, store: str, wanted: Iterable[Target]) -> dict[str, int]:
+    """Return the folders of outputs and the places of what was asked for, with their statuses."""
+    found = {path: status_of(path) for path in (os.path.join(store, OBJECTS), os.path.join(store, LAYERS))}
+    for target in wanted:
+        if target.output == "file":
+            found[planner.place_of(target)] = planner.placed_status(target)
+    return found
