@@ -64,7 +64,7 @@ class Planner:
         self._steps: dict[Target, tuple[Sandbox, tuple[Step, ...], tuple[str, ...]]] = {}
         self._described: dict[Target, Described] = {}
         self._digests: dict[str, str] = {}
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, tuple[str, Seen]] = {}
 
     def plan(self, wanted: Collection[Target]) -> dict[Target, Decision]:
         """Decide about targets and all that they need, as far as can be told before anything runs; inputs first.
@@ -212,27 +212,27 @@ class Planner:
 
     def seen(self, path: str) -> Seen | None:
         """Return what was seen of a source or tool, or None when this run did not look."""
-        return self._seen.get(path)
+        return self._seen[path][1] if path in self._seen else None
 
     def listings(self, target: Target) -> dict[str, Seen]:
         """Return by digest what the source folders of a target hold."""
         paths = [self.source_path(source) for source in target.inputs if isinstance(source, Source)]
-        return {self._digests[path]: self._seen[path] for path in paths}
+        return {self._digests[path]: self._seen[path][1] for path in paths}
 
     def _listing(self, digest: str) -> Listing | None:
         """Return what the source folder with a digest holds, or held."""
         for path, known in self._digests.items():
             if known == digest:
-                return {name: entry for name, (_, entry) in self._seen[path].items()}
+                return {name: entry for name, (_, entry) in self._seen[path][1].items()}
         return self._records.listing(digest)
 
     def _scan(self, path: str) -> str:
         real = os.path.realpath(path)
-        digest, seen = self._records.seen(real)
+        digest, seen = self._seen.get(path) or self._records.seen(real)
         found = scan(real, seen, digest)
         if found.changed:
             self._records.keep_seen(real, found.digest, found.seen)
-        self._seen[path] = found.seen
+        self._seen[path] = found.digest, found.seen
         return found.digest
 
 

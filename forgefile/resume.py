@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from forgefile.cache.digest import Seen, entry_hash
@@ -185,7 +185,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         if real != path:
             resolved[path] = real
         spans.append(len(listing.paths))
-        listing.add(real, planner.seen(path))
+        listing.add(real, planner.seen(path), {})
     spans.append(len(listing.paths))
     tools_found = dict(pair for target in closure for pair in planner.describe(target).tools)
     facts = Facts(
@@ -217,7 +217,14 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
         path = saved.artifacts[artifact][1]
         first, end = spans[artifact : artifact + 2]
         new = _Listing([], array("q"), bytearray())
-        new.add(os.path.realpath(path), planner.seen(path))
+        at = (first - facts.fixed) * 16
+        hashes = {
+            (path, status): facts.hashes[at + 16 * number : at + 16 * number + 16]
+            for number, (path, status) in enumerate(
+                zip(listing.paths[first:end], listing.statuses[first:end], strict=True)
+            )
+        }
+        new.add(os.path.realpath(path), planner.seen(path), hashes)
         listing.paths[first:end] = new.paths
         listing.statuses[first:end] = new.statuses
         listing.hashes[(first - facts.fixed) * 16 : (end - facts.fixed) * 16] = new.hashes
@@ -248,12 +255,18 @@ class _Listing(NamedTuple):
     statuses: "array[int]"
     hashes: bytearray
 
-    def add(self, real: str, seen: Seen | None) -> None:
-        """Add what was seen of an artifact at a path without links; the artifact itself comes first in it."""
+    def add(self, real: str, seen: Seen | None, hashes: Mapping[tuple[str, int], bytes]) -> None:
+        """Add what was seen of an artifact at a path without links; the artifact itself comes first in it.
+
+        `hashes` has those of paths whose status is the same.
+        """
         for name, (key, entry) in (seen or {}).items():
-            self.paths.append(f"{real}/{name}" if name else real)
-            self.statuses.append(UNSURE if key is None else hash(key))
-            self.hashes.extend(entry_hash(name, entry).to_bytes(16))
+            path = f"{real}/{name}" if name else real
+            status = UNSURE if key is None else hash(key)
+            self.paths.append(path)
+            self.statuses.append(status)
+            known = hashes.get((path, status)) if status != UNSURE else None
+            self.hashes.extend(known or entry_hash(name, entry).to_bytes(16))
 
 
 def _fixed(

@@ -7,7 +7,7 @@ taken again only for files whose status (type, mode, size, times, inode) differs
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -102,20 +102,29 @@ def scan(path: str, seen: Seen, digest: str = "") -> Scan:
         found[name] = look(at, seen.get(name), now)
         if found[name][1][0] == "d":
             left += [f"{name}/{each}" if name else each for each in os.listdir(at)]
-    if digest and found == seen:
-        return Scan(digest, found, changed=False)
-    return Scan(total(entry_hash(name, entry) for name, (_, entry) in found.items()), found, found != seen)
+    return Scan(_digest(found, seen if digest else {}, digest or "0"), found, found != seen)
+
+
+def _digest(found: Seen, seen: Seen, digest: str) -> str:
+    """Return the digest of a source: the sum of its paths' hashes, so that one change costs one path.
+
+    `digest` is that of what was `seen`.
+    """
+    total = int(digest, 16)
+    for name, known in found.items():
+        before = seen.get(name)
+        if before is None or before[1] != known[1]:
+            total += entry_hash(name, known[1])
+            total -= entry_hash(name, before[1]) if before else 0
+    for name in seen.keys() - found.keys():
+        total -= entry_hash(name, seen[name][1])
+    return f"{total & _ALL_BITS:032x}"
 
 
 def entry_hash(name: str, entry: Entry) -> int:
     """Return the hash of one path of a source, of 128 bits."""
     kind, mode, digest = entry
     return xxhash.xxh3_128_intdigest(f"{name}\0{kind}{mode:o} {digest}".encode("utf-8", "surrogateescape"))
-
-
-def total(hashes: Iterable[int]) -> str:
-    """Return the digest of a source: the sum of its paths' hashes, so that one change costs one path."""
-    return f"{sum(hashes) & _ALL_BITS:032x}"
 
 
 def look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tuple[StatKey | None, Entry]:
