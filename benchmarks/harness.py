@@ -66,14 +66,16 @@ B = TypeVar("B", bound=Bench)
 # Running contenders --------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, argv: Sequence[str | Path], **environment: str | Path) -> float:
-    """Run a program to its end and return the seconds that it took. What it says goes to a file."""
+def run(folder: Path, argv: Sequence[str | Path], *, cwd: Path | None = None, **environment: str | Path) -> float:
+    """Run a program to its end and return the seconds that it took. What it says goes to a file in `folder`."""
     log = folder / "log"
     env = {**os.environ, **{name: str(value) for name, value in environment.items()}}
     os.sync()
     with log.open("ab") as stream:
         began = time.perf_counter()
-        status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, check=False)
+        status = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=env, cwd=cwd, check=False
+        )
         seconds = time.perf_counter() - began
     if status.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
