@@ -147,6 +147,7 @@ class _Build:
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._slots: dict[int, Target] = {}
         self._pool: Pool | None = None
+        self._ranks: Mapping[Target, float] | None = None
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -230,7 +231,12 @@ class _Build:
             self._pool.submit(slot, self._job(target))
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
-        return remaining(tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
+        """Return the longest way from each target to the end, asked for once: the graph stays as it is."""
+        if self._ranks is None:
+            self._ranks = remaining(
+                tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN
+            )
+        return self._ranks
 
     def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)
