@@ -199,8 +199,8 @@ class _Build:
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
-        self._remaining: Mapping[Target, float] = {}
         self._pool: Pool | None = None
+        self._ranks: Mapping[Target, float] | None = None
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -284,10 +284,12 @@ class _Build:
             self._pool.submit(slot, self._job(target))
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
-        if not self._remaining:
-            everything = tuple(self._decisions)
-            self._remaining = remaining(everything, lambda t: self._planner.expected(t) or _SECONDS_UNKNOWN)
-        return self._remaining
+        """Return the longest way from each target to the end, asked for once: the graph stays as it is."""
+        if self._ranks is None:
+            self._ranks = remaining(
+                tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN
+            )
+        return self._ranks
 
     def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)

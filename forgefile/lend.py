@@ -114,7 +114,7 @@ def keep_cache(job: Job, cache: Cache) -> None:
             if (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns):
                 continue
         os.makedirs(os.path.dirname(to), exist_ok=True)
-        arriving = f"{to}.{os.getpid()}"
+        arriving = f"{job.staging}/arriving"  # where the next run removes what a kill leaves
         os.link(f"{copied}/{path}", arriving)
         os.replace(arriving, to)
 

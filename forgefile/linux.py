@@ -1,7 +1,7 @@
 """The few system calls that Python lacks, as functions that raise OSError. Unaware of what they are used for.
 
-Facts: mount(2), mount_setattr(2), unshare(2), pivot_root(2), prctl(2), seccomp(2), capabilities(7), netdevice(7).
-Numbers are those of the x86-64, arm64 and riscv64 ABIs, checked against asm/unistd.h.
+Facts: mount(2), mount_setattr(2), unshare(2), clone(2), pivot_root(2), prctl(2), seccomp(2), capabilities(7),
+netdevice(7). Numbers are those of the x86-64, arm64 and riscv64 ABIs, checked against asm/unistd.h.
 """
 
 import ctypes
@@ -20,11 +20,11 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 
-_GENERIC = {"pivot_root": 41, "sync": 81, "fsync": 82, "fdatasync": 83, "sync_file_range": 84, "syncfs": 267,
-            "msync": 227}  # fmt: skip
+_GENERIC = {"clone": 220, "pivot_root": 41, "sync": 81, "fsync": 82, "fdatasync": 83, "sync_file_range": 84,
+            "syncfs": 267, "msync": 227}  # fmt: skip
 _SYSCALLS = {
-    "x86_64": {"pivot_root": 155, "sync": 162, "fsync": 74, "fdatasync": 75, "sync_file_range": 277, "syncfs": 306,
-               "msync": 26},
+    "x86_64": {"clone": 56, "pivot_root": 155, "sync": 162, "fsync": 74, "fdatasync": 75, "sync_file_range": 277,
+               "syncfs": 306, "msync": 26},
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
 }  # fmt: skip
@@ -32,7 +32,10 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "riscv64": 0xC00000F
 _MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP = 1, 22, 24
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_GET_TID_ADDRESS = 36, 38, 40
+_CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID, _SIGCHLD = 0x200000, 0x1000000, 17
+_python = ctypes.PyDLL(None, use_errno=True)
+"""Calls that keep the interpreter to themselves."""
 
 
 def _checked(result: int, what: str) -> int:
@@ -70,6 +73,27 @@ def unmount(target: str) -> None:
 def unshare(flags: int) -> None:
     """Leave the namespaces that `flags` names for new ones."""
     _checked(_libc.unshare(flags), "unshare")
+
+
+def fork(flags: int) -> int:
+    """Fork as os.fork does, with the child in the new namespaces that `flags` names.
+
+    unshare(2) would take another fork for a new PID namespace, and to fork is most of what a small step costs.
+    """
+    thread = ctypes.c_void_p()  # where libc has this thread's id, as it hands it to the kernel in fork(3)
+    _libc.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(thread), 0, 0, 0)
+    flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID | _SIGCHLD
+    number = _SYSCALLS[platform.machine()]["clone"]
+    _python.PyOS_BeforeFork()
+    # Of the last two, x86-64 takes the first for the child's thread and the others the second.
+    child = int(_python.syscall(number, ctypes.c_ulong(flags), None, None, thread, thread))
+    error = ctypes.get_errno()
+    if child:
+        _python.PyOS_AfterFork_Parent()
+    else:
+        _python.PyOS_AfterFork_Child()
+    ctypes.set_errno(error)
+    return _checked(child, "clone")
 
 
 def pivot_root(root: str) -> None:
@@ -112,7 +136,7 @@ def ignore_sync() -> None:
     machine = platform.machine()
     if machine not in _SYSCALLS:
         return
-    numbers = [n for name, n in _SYSCALLS[machine].items() if name != "pivot_root"]
+    numbers = [n for name, n in _SYSCALLS[machine].items() if name not in ("clone", "pivot_root")]
     load, equal, answer = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     allow, succeed = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO with errno 0
     code = [(load, 0, 0, 4), (equal, 0, len(numbers) + 1, _AUDIT_ARCH[machine]), (load, 0, 0, 0)]

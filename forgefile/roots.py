@@ -94,11 +94,15 @@ def _linked(folders: Mapping[str, str]) -> Iterator[None]:
 
 def _show(source: str, at: str) -> None:
     """Show a file or folder read-only at a path that is not there yet; a symbolic link is made again."""
-    os.makedirs(os.path.dirname(at), exist_ok=True)
-    if os.path.islink(source) and not os.path.exists(source):
+    folder = os.path.dirname(at)
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(source).st_mode)
+    except FileNotFoundError:
         os.symlink(os.readlink(source), at)
         return
-    if os.path.isdir(source):
+    if is_folder:
         os.mkdir(at)
     else:
         os.close(os.open(at, os.O_CREAT | os.O_WRONLY, 0o600))

@@ -9,6 +9,7 @@ Unaware of manifests, records and the scheduler.
 """
 
 import os
+import shlex
 import socket
 import time
 import traceback
@@ -29,6 +30,7 @@ _PREFIX = Sandbox.prefix
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 # From capabilities(7): modules, raw I/O, accounting, reboot, clock, audit, MAC, syslog, wake alarms, BPF, perf.
 _DROPPED_CAPABILITIES = (16, 17, 20, 22, 25, 29, 30, 32, 33, 34, 35, 36, 37, 38, 39)
+_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
@@ -61,8 +63,6 @@ def title(step: Step) -> str:
     """Return a step as one line that a person can read, and for a `Run` paste into a shell of the same sandbox."""
     match step:
         case Run():
-            import shlex  # noqa: PLC0415
-
             return shlex.join(step.argv)
         case Call():
             return step.name.rpartition(".")[2].replace("_", " ")
@@ -122,25 +122,13 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
     """Fork a PID 1 with namespaces of its own that calls `inside`; return its status and what it says of an error."""
     output_read, output_write = os.pipe()
     error_read, error_write = os.pipe()
-    outer = os.fork()
-    if not outer:
-        try:
-            linux.die_with_parent()
-            flags = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-            alone = not getattr(step, "network", False)
-            linux.unshare(flags | (linux.CLONE_NEWNET if alone else 0))
-            first = os.fork()
-            if not first:
-                linux.die_with_parent()
-                os.dup2(output_write, 1)
-                os.dup2(output_write, 2)
-                if alone:
-                    linux.loopback_up()
-                _guarded(inside, error_write)
-            os._exit(_exit_status(os.waitpid(first, 0)[1], error_write))
-        except OSError as error:
-            os.write(error_write, f"the sandbox cannot be made: {error}".encode())
-        os._exit(1)
+    alone = not getattr(step, "network", False)
+    try:
+        first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if alone else 0))
+    except OSError as error:
+        raise BuildError(f"the sandbox cannot be made: {error}", hint="forge doctor says what is missing") from error
+    if not first:
+        _guarded(lambda: _first(inside, output_write, alone=alone), error_write)
     os.close(output_write)
     os.close(error_write)
     while chunk := os.read(output_read, 1 << 16):
@@ -148,15 +136,17 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
     os.close(output_read)
     with open(error_read, "rb") as stream:
         message = stream.read().decode("utf-8", "replace")
-    return os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1]), message
+    return os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]), message
 
 
-def _exit_status(status: int, error_write: int) -> int:
-    """Return the exit status in a wait status; an end by a signal, which has none, is told through `error_write`."""
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        os.write(error_write, ended(code).encode())
-    return abs(code)
+def _first(inside: Callable[[], NoReturn], output: int, *, alone: bool) -> NoReturn:
+    """Be PID 1: print to `output`, end with the parent, and call `inside`."""
+    linux.die_with_parent()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    if alone:
+        linux.loopback_up()
+    inside()
 
 
 def _guarded(inside: Callable[[], NoReturn], error_write: int) -> NoReturn:
@@ -212,16 +202,14 @@ def _environment(job: Job, step: Step) -> dict[str, str]:
         "TZ": "UTC",
         "TERM": "dumb",
         "SOURCE_DATE_EPOCH": str(job.epoch),
-        **{name: value for name, value in os.environ.items() if network and name.lower() in _PROXIES},
+        **({name: value for name, value in os.environ.items() if name.lower() in _PROXIES} if network else {}),
         **(step.env if isinstance(step, Run) else {}),
     }
 
 
 def _exec_and_reap(step: Run) -> NoReturn:
     """Run a program as a child of PID 1, collect what others leave, and exit as it does."""
-    child = os.fork()
-    if not child:
-        _exec(step)
+    child = _spawn(step)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -230,20 +218,27 @@ def _exec_and_reap(step: Run) -> NoReturn:
             os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _exec(step: Run) -> NoReturn:
-    """Become the step's program; say on standard error what stands in the way."""
+def _spawn(step: Run) -> int:
+    """Start the step's program and return its process id; say on standard error what stands in the way.
+
+    posix_spawn copies none of this process's memory, which fork does and exec throws away.
+    """
     try:
-        source = os.memfd_create("stdin") if step.stdin is not None else os.open("/dev/null", os.O_RDONLY)
         if step.stdin is not None:
+            source = os.memfd_create("stdin")
             os.write(source, step.stdin.encode("utf-8", "surrogateescape"))
             os.lseek(source, 0, os.SEEK_SET)
+        else:
+            source = os.open("/dev/null", os.O_RDONLY)
         os.dup2(source, 0)
+        actions: list[tuple[int, int] | tuple[int, int, int]] = []
         if step.stdout is not None:
-            os.dup2(os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+            output = os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            actions.append((os.POSIX_SPAWN_DUP2, output, 1))
+        actions += [(os.POSIX_SPAWN_CLOSE, inherited) for inherited in range(3, 64)]
         if step.cwd is not None:
             os.chdir(step.cwd)
-        os.closerange(3, 64)
-        os.execvp(step.argv[0], step.argv)  # noqa: S606  no shell is wanted
+        return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions)
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)

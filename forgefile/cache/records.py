@@ -75,6 +75,7 @@ class Records:
         self.read_only = read_only
         try:
             self._db = sqlite3.connect(_uri(path, read_only), uri=True, isolation_level=None, timeout=60)
+            self._db.execute("PRAGMA synchronous=NORMAL")  # no waiting for the disk at each record: see above
             self.fresh = self._version() != _FORMAT
             if self.fresh and read_only and path is not None:
                 self._db = sqlite3.connect(_uri(None, read_only), uri=True, isolation_level=None)
@@ -153,7 +154,7 @@ class Records:
         result = record.result
         self._write(
             "INSERT OR REPLACE INTO record VALUES "
-            "(?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record))",
+            "(?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record WHERE target=?2))",
             (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
              result.size, record.seconds, marshal.dumps(record.reasons), marshal.dumps(record.options)),
         )  # fmt: skip

@@ -105,14 +105,14 @@ class Store:
         noted = self.records.object_key(result.digest)
         if key == noted:
             return None
-        if file_digest(path) == result.digest.rstrip("x"):
+        if _has_content(path, result.digest):
             if noted and not self.records.read_only:
                 os.chmod(path, stat.S_IMODE(noted[0]))
                 os.utime(path, ns=(noted[2], noted[2]))
                 self.records.keep_object_key(result.digest, stat_key(os.lstat(path)))
             return None
         if not self.records.read_only:
-            os.unlink(path)
+            _remove([path])
             self.records.keep_object_key(result.digest, None)
         return "was changed since it was built"
 
@@ -286,7 +286,14 @@ def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:
     with suppress(FileNotFoundError):
         status = os.lstat(path)
         same = (status.st_mode, status.st_mtime_ns) == (sealed.st_mode, sealed.st_mtime_ns)
-        return same and file_digest(path) == digest.rstrip("x")
+        return same and _has_content(path, digest)
+    return False
+
+
+def _has_content(path: str, digest: str) -> bool:
+    """Tell whether a path is a file output's; what cannot be read is not."""
+    with suppress(OSError):
+        return stat.S_ISREG(os.lstat(path).st_mode) and file_digest(path) == digest.rstrip("x")
     return False
 
 
