@@ -1,7 +1,23 @@
 """Forge: make for operating system images. What a Forgefile imports beside its rules."""
 
 from forgefile.forge import Forge
-from forgefile.model import Cache, Call, Copy, File, Rule, Run, Sandbox, Source, Step, Target, Tree, Value, Write, field
+from forgefile.model import (
+    Cache,
+    Call,
+    Copy,
+    File,
+    Pool,
+    Rule,
+    Run,
+    Sandbox,
+    Source,
+    Step,
+    Target,
+    Tree,
+    Value,
+    Write,
+    field,
+)
 
 __all__ = [
     "Cache",
@@ -9,6 +25,7 @@ __all__ = [
     "Copy",
     "File",
     "Forge",
+    "Pool",
     "Rule",
     "Run",
     "Sandbox",

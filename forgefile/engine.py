@@ -16,7 +16,7 @@ from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.job import Job, View
 from forgefile.loader import load
-from forgefile.model import Sandbox, Source, Target
+from forgefile.model import CORES, MEMORY, Sandbox, Source, Target
 from forgefile.plan import Decision
 from forgefile.planner import Planner
 from forgefile.schedule import Schedule
@@ -143,9 +143,10 @@ class _Build:
         self._settings = settings
         self._tell = tell
         self._clock = clock
-        self._schedule = Schedule(tuple(decisions))
+        self._schedule = Schedule(tuple(decisions), {CORES: settings.jobs, MEMORY: host.memory_bytes()})
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._slots: dict[int, Target] = {}
+        self._rank: Mapping[Target, float] = {}
         self._pool: Pool | None = None
 
     def run(self) -> int:
@@ -216,13 +217,12 @@ class _Build:
     # Running
 
     def _start(self) -> None:
-        """Give queued targets to free workers, the longest way to the end first."""
+        """Give queued targets whose pools have room to free workers, the longest way to the end first."""
         if self._pool is None:
             from forgefile.executor import Pool  # noqa: PLC0415  only a build that runs something needs it
 
             self._pool = Pool(self._settings.jobs)
-        free = self._pool.free
-        for slot, target in zip(free, self._schedule.start(self._priorities, len(free)), strict=False):
+        for slot, target in zip(self._pool.free, self._schedule.start(self._priorities), strict=False):
             self._slots[slot] = target
             decision = self._decisions[target]
             self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
@@ -230,7 +230,10 @@ class _Build:
             self._pool.submit(slot, self._job(target))
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
-        return remaining(tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
+        if not self._rank:
+            targets = tuple(self._decisions)
+            self._rank = remaining(targets, lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
+        return self._rank
 
     def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)
@@ -304,9 +307,7 @@ class _Build:
                 records.keep_object_key(made.digest, result.committed.key)
             reasons = self._decisions[target].reasons
             name, text = fingerprint(manifest), encode(manifest)
-            records.remember(
-                Record(name, target.name, text, made, result.seconds, reasons, self._planner.options)
-            )
+            records.remember(Record(name, target.name, text, made, result.seconds, reasons, self._planner.options))
         self._planner.results[target] = made
         path = self._place(target)
         self._told("built", events.Built(

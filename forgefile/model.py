@@ -189,15 +189,37 @@ class Source(Value):
     path: str
 
 
+class Pool(Value):
+    """A named, limited resource, of which targets hold some while they run. `Forge.pool` makes one.
+
+    It says when a target runs and decides nothing of its content. `capacity` None: as much as the machine has.
+    """
+
+    name: str = field(kw_only=False)
+    capacity: int | None = field(default=None, kw_only=False)
+
+
+CORES = Pool("cores")
+"""As many as targets may run at once (`-j`). Every target holds one or more."""
+MEMORY = Pool("memory")
+"""The bytes of the machine's memory."""
+
+
 class Target:
-    """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules."""
+    """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules.
 
-    __slots__ = ("inputs", "location", "name", "output", "rule")
+    `pools` says how much it holds of which while it runs.
+    """
 
-    def __init__(self, name: str, rule: Rule, location: Location | None) -> None:
+    __slots__ = ("inputs", "location", "name", "output", "pools", "rule")
+
+    def __init__(
+        self, name: str, rule: Rule, location: Location | None, *, pools: Mapping[Pool, int] | None = None
+    ) -> None:
         self.name = name
         self.rule = rule
         self.location = location
+        self.pools: Mapping[Pool, int] = {CORES: 1, **(pools or {})}
         self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule)
 
