@@ -251,6 +251,7 @@ class _Build:
             output=target.output,
             base=self._planner.results[base].layers if isinstance(base, Target) else None,
             epoch=self._planner.epoch,
+            timeout_s=target.timeout_s,
         )
 
     def _views(self, target: Target) -> tuple[View, ...]:

@@ -6,6 +6,7 @@ its workers, their jobs and everything that these started; so does `Pool.close`.
 starts a thread.
 """
 
+import math
 import os
 import pickle
 import signal
@@ -169,12 +170,13 @@ def _entered() -> UsageError | None:
 def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
     """Run a job in a process of its own, commit its output and leave no staging behind."""
     begin = time.monotonic()
+    deadline = math.inf if job.timeout_s is None else begin + job.timeout_s
     read, write = os.pipe()
     child = os.fork()
     if not child:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(read)
-        _job_process(job, connection, write)
+        _job_process(job, deadline, connection, write)
     running.append(child)
     os.close(write)
     with open(read, "rb") as stream:
@@ -197,12 +199,12 @@ def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
     return JobResult(time.monotonic() - begin, committed, failed, tail)
 
 
-def _job_process(job: Job, connection: Connection, write: int) -> None:
+def _job_process(job: Job, deadline: float, connection: Connection, write: int) -> None:
     """Run the steps; say how it went through `write`. Never returns."""
     linux.die_with_parent()
     log = _Log(job, connection)
     try:
-        failed = run(job, log.printed, log.began)
+        failed = run(job, deadline, log.printed, log.began)
     except ForgeError as error:
         failed = StepFailed("", error.message, error.hint)
     except OSError as error:

@@ -13,7 +13,7 @@ from forgefile.errors import ForgefileError, UsageError, did_you_mean
 from forgefile.graph import Graph, OptionValue
 from forgefile.location import Location, caller
 from forgefile.model import CORES, MEMORY, Pool, Rule, Source, Target
-from forgefile.units import size_bytes
+from forgefile.units import duration_seconds, size_bytes
 
 VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
 RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
@@ -118,15 +118,17 @@ class Forge:
         pools: Iterable[Pool] | Mapping[Pool, int] = (),
         cores: int = 1,
         memory: str | int = 0,
+        timeout: str | float | None = None,
     ) -> Target:
         """Declare a target and return its handle, which other rules take as input.
 
         `name` is a relative path: a file target that is asked for is placed there, beside the Forgefile.
 
-        The rest says when it runs, and decides nothing of its content. While it runs, it holds one of each of
-        `pools`, or of a mapping the amount that stands there; `cores` of those that `-j` allows; and `memory` of the
-        machine's (`"4GiB"`, or bytes), as far as forge can know: what names none is not counted. On a machine that
-        has fewer cores or less memory it takes them all.
+        The rest says when it runs and how long, and decides nothing of its content. While it runs, it holds one of
+        each of `pools`, or of a mapping the amount that stands there; `cores` of those that `-j` allows; and `memory`
+        of the machine's (`"4GiB"`, or bytes), as far as forge can know: what names none is not counted. On a machine
+        that has fewer cores or less memory it takes them all. When it has run for `timeout` (`"10min"`, or seconds),
+        what it runs is ended and it has failed.
 
         Raises `ForgefileError` for a name that is taken, reserved or leads out of the project folder, and for more
         of a pool than there is.
@@ -142,7 +144,7 @@ class Forge:
         held = {**self._held(name, pools), CORES: _amount(name, "cores", cores)}
         if octets := _octets(name, memory):
             held[MEMORY] = octets
-        target = self._targets[name] = Target(name, rule, where, pools=held)
+        target = self._targets[name] = Target(name, rule, where, pools=held, timeout_s=_seconds(name, timeout))
         self._folders.update(dict.fromkeys(_folders_of(name), name))
         return target
 
@@ -241,3 +243,16 @@ def _octets(target: str, memory: Any) -> int:
     except ValueError as error:
         raise ForgefileError(f"target '{target}': memory: {error}", location=caller()) from None
     raise ForgefileError(f"target '{target}': memory is a size such as '4GiB', not {memory!r}", location=caller())
+
+
+def _seconds(target: str, timeout: Any) -> float | None:
+    """Return the seconds after which a target is ended."""
+    try:
+        seconds = duration_seconds(timeout) if isinstance(timeout, str) else timeout
+    except ValueError as error:
+        raise ForgefileError(f"target '{target}': timeout: {error}", location=caller()) from None
+    if seconds is None or (type(seconds) in (int, float) and 0 < seconds < float("inf")):
+        return None if seconds is None else float(seconds)
+    raise ForgefileError(
+        f"target '{target}': timeout is a duration such as '10min', or seconds, not {timeout!r}", location=caller()
+    )

@@ -31,6 +31,8 @@ class Job(Value):
     base: tuple[str, ...] | None = None
     """The layers that the output tree builds on, or None when it builds on nothing."""
     epoch: int
+    timeout_s: float | None = None
+    """After how many seconds what the job runs is ended."""
 
 
 class StepFailed(NamedTuple):

@@ -208,18 +208,25 @@ MEMORY = Pool("memory")
 class Target:
     """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules.
 
-    `pools` says how much it holds of which while it runs.
+    `pools` says how much it holds of which while it runs, `timeout_s` after how many seconds it is ended.
     """
 
-    __slots__ = ("inputs", "location", "name", "output", "pools", "rule")
+    __slots__ = ("inputs", "location", "name", "output", "pools", "rule", "timeout_s")
 
     def __init__(
-        self, name: str, rule: Rule, location: Location | None, *, pools: Mapping[Pool, int] | None = None
+        self,
+        name: str,
+        rule: Rule,
+        location: Location | None,
+        *,
+        pools: Mapping[Pool, int] | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self.name = name
         self.rule = rule
         self.location = location
         self.pools: Mapping[Pool, int] = {CORES: 1, **(pools or {})}
+        self.timeout_s = timeout_s
         self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule)
 

@@ -8,7 +8,10 @@ environment, and a PID 1 with whose end everything that the step started ends. N
 Unaware of manifests, records and the scheduler.
 """
 
+import math
 import os
+import select
+import signal
 import socket
 import time
 import traceback
@@ -24,6 +27,7 @@ from forgefile.lend import Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write
 from forgefile.programs.copy import copy
 from forgefile.roots import MOUNT_POINTS, enter, furnish, host_file, write_text
+from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
@@ -32,15 +36,21 @@ _DROPPED_CAPABILITIES = (16, 17, 20, 22, 25, 29, 30, 32, 33, 34, 35, 36, 37, 38,
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
+_GRACE_S = 5
+"""How long a step's processes may take to end after SIGTERM."""
+_POLL_LIMIT_S = 86_400
+"""How long poll(2), whose limit is that of an int, is let wait at once."""
+
 Print = Callable[[bytes], None]
 
 
-def run(job: Job, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
+def run(job: Job, deadline: float, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
     """Run a job's steps in order in this process's private mount namespace; stop at the first that fails.
 
-    Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a base what changed in `upper`.
-    `printed` receives what the steps print, `began` each step's number and title. Raises `BuildError` when the
-    sandbox itself cannot be made.
+    At `deadline`, in seconds of the monotonic clock, the processes of the step that runs get a SIGTERM, and what is
+    left of them after a while is killed. Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a
+    base what changed in `upper`. `printed` receives what the steps print, `began` each step's number and title.
+    Raises `BuildError` when the sandbox itself cannot be made.
     """
     try:
         linux.unshare(linux.CLONE_NEWNS)
@@ -52,7 +62,7 @@ def run(job: Job, printed: Print, began: Callable[[int, str], None]) -> StepFail
         raise BuildError(f"the sandbox cannot be made: {error}", hint="forge doctor says what is missing") from error
     for number, step in enumerate(job.steps):
         began(number, title(step))
-        if failed := _run_step(job, step, printed):
+        if failed := _run_step(job, step, deadline, printed):
             return failed
     return None
 
@@ -73,7 +83,7 @@ def title(step: Step) -> str:
     return type(step).__name__
 
 
-def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
+def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
     host_root = f"{job.staging}/root"
     root = host_root if step.root is None else f"{job.staging}/run{step.root.removeprefix(_PREFIX)}"
@@ -90,7 +100,7 @@ def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
             lent = [*lend(root, "/usr/sbin/policy-rc.d", _POLICY_RC_D, 0o755)]
             if step.network:
                 lent += lend(root, "/etc/resolv.conf", host_file("/etc/resolv.conf"), 0o644)
-        status, message = _isolated(lambda: _inside(job, step, root), printed, step)
+        status, message = _isolated(lambda: _inside(job, step, root), job, step, deadline, printed)
     except OSError as error:
         status, message = 1, str(error)
     finally:
@@ -109,8 +119,6 @@ def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
 
 def ended(status: int) -> str:
     """Return how a program ended in words; `status` is its exit status, or minus the signal's number."""
-    import signal  # noqa: PLC0415
-
     if status < 0:
         with suppress(ValueError):
             return f"killed by {signal.Signals(-status).name}"
@@ -118,7 +126,7 @@ def ended(status: int) -> str:
     return f"exit status {status}"
 
 
-def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tuple[int, str]:
+def _isolated(inside: Callable[[], NoReturn], job: Job, step: Step, deadline: float, printed: Print) -> tuple[int, str]:
     """Fork a PID 1 with namespaces of its own that calls `inside`; return its status and what it says of an error."""
     output_read, output_write = os.pipe()
     error_read, error_write = os.pipe()
@@ -137,18 +145,38 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
                 if alone:
                     linux.loopback_up()
                 _guarded(inside, error_write)
+            signal.signal(signal.SIGTERM, lambda *_: os.kill(first, signal.SIGTERM))
             os._exit(_exit_status(os.waitpid(first, 0)[1], error_write))
         except OSError as error:
             os.write(error_write, f"the sandbox cannot be made: {error}".encode())
         os._exit(1)
     os.close(output_write)
     os.close(error_write)
-    while chunk := os.read(output_read, 1 << 16):
-        printed(chunk)
+    late = _follow(output_read, deadline, printed, outer)
     os.close(output_read)
     with open(error_read, "rb") as stream:
         message = stream.read().decode("utf-8", "replace")
-    return os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1]), message
+    status = os.waitstatus_to_exitcode(os.waitpid(outer, 0)[1])
+    if late:
+        limit = duration_text(job.timeout_s or 0)
+        message = f"took longer than {limit}\0timeout=… where it is declared sets the limit"
+    return status, message
+
+
+def _follow(output: int, deadline: float, printed: Print, process: int) -> bool:
+    """Pass on what a step prints until its end, which is brought about at the deadline; return whether it was."""
+    signals = [signal.SIGTERM, signal.SIGKILL]
+    ready = select.poll()
+    ready.register(output, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            os.kill(process, signals.pop(0))
+            deadline = time.monotonic() + _GRACE_S if signals else math.inf
+        elif ready.poll(None if left == math.inf else math.ceil(min(left, _POLL_LIMIT_S) * 1000)):
+            if not (chunk := os.read(output, 1 << 16)):
+                return len(signals) < 2  # noqa: PLR2004  one was sent
+            printed(chunk)
 
 
 def _exit_status(status: int, error_write: int) -> int:
@@ -187,6 +215,7 @@ def _inside(job: Job, step: Step, root: str) -> NoReturn:
     os.setsid()
     linux.drop_capabilities(_DROPPED_CAPABILITIES)
     linux.ignore_sync()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     match step:
         case Run():
             _exec_and_reap(step)
@@ -222,12 +251,19 @@ def _exec_and_reap(step: Run) -> NoReturn:
     child = os.fork()
     if not child:
         _exec(step)
+    signal.signal(signal.SIGTERM, _pass_on)
     while True:
         pid, status = os.wait()
         if pid == child:
             if os.WIFSIGNALED(status):
                 raise BuildError(ended(os.waitstatus_to_exitcode(status)))
             os._exit(os.waitstatus_to_exitcode(status))
+
+
+def _pass_on(number: int, _: object) -> None:
+    """Send a signal to all processes of this PID namespace but this one."""
+    with suppress(ProcessLookupError):
+        os.kill(-1, number)
 
 
 def _exec(step: Run) -> NoReturn:

@@ -266,6 +266,12 @@ def test_what_a_target_holds(forge):
     target = forge.target("more", Needs(), pools={network: 2}, cores=3, memory="1GiB")
     assert target.pools == {CORES: 3, network: 2, MEMORY: 1 << 30}
     assert forge.target("bytes", Needs(), memory=5).pools == {CORES: 1, MEMORY: 5}
+    assert target.timeout_s is None
+
+
+def test_how_long_a_target_may_take(forge):
+    assert forge.target("text", Needs(), timeout="1h 30min").timeout_s == 5400
+    assert forge.target("number", Needs(), timeout=0.5).timeout_s == 0.5
 
 
 @pytest.mark.parametrize(
@@ -305,6 +311,11 @@ def test_a_pool_that_may_not_be(forge, arguments, message):
         ({"memory": "much"}, "memory: 'much' is no size", None),
         ({"memory": -1}, "memory is a size such as '4GiB', not -1", None),
         ({"memory": 1.5}, "memory is a size such as '4GiB', not 1.5", None),
+        ({"timeout": "10"}, "timeout: '10' is no duration", None),
+        ({"timeout": "0s"}, "timeout is a duration such as '10min', or seconds, not '0s'", None),
+        ({"timeout": -1}, "timeout is a duration such as '10min', or seconds, not -1", None),
+        ({"timeout": True}, "timeout is a duration such as '10min', or seconds, not True", None),
+        ({"timeout": float("nan")}, "timeout is a duration such as '10min', or seconds, not nan", None),
     ],
 )
 def test_what_a_target_cannot_hold(forge, keywords, message, hint):
