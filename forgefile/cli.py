@@ -171,9 +171,7 @@ def _build(options: argparse.Namespace) -> int:
     from forgefile import engine  # noqa: PLC0415
     from forgefile.report import reporter  # noqa: PLC0415
 
-    project = engine.Project.open(
-        options.file, options.define, read_only=options.dry_run, stand=options.stand
-    )
+    project = engine.Project.open(options.file, options.define, read_only=options.dry_run, stand=options.stand)
     wanted = project.graph.select(options.words)
     form = "json" if options.json else "auto"
     verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"

@@ -279,13 +279,18 @@ class _Build:
             self._hear(self._slots[slot], slot, message)
 
     def _hear(self, target: Target, slot: int, message: "Message") -> None:
-        from forgefile.executor import Printed, StepBegan  # noqa: PLC0415
+        from forgefile.executor import Again, Printed, StepBegan  # noqa: PLC0415
 
         if isinstance(message, StepBegan):
             self._tell(events.StepStarted(t=self._clock(), target=target.name, command=message.command))
         elif isinstance(message, Printed):
             for line in message.lines:
                 self._tell(events.Output(t=self._clock(), target=target.name, line=line))
+        elif isinstance(message, Again):
+            self._tell(events.Retrying(
+                t=self._clock(), target=target.name, message=message.failed.message, command=message.failed.command,
+                number=message.number, tries=message.tries, wait_s=message.wait_s,
+            ))  # fmt: skip
         else:
             del self._slots[slot]
             self._ended(target, message)

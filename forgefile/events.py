@@ -59,6 +59,17 @@ class Output(TargetEvent):
     line: str
 
 
+class Retrying(TargetEvent):
+    """A step failed that may succeed at another time: in `wait_s`, the target begins again, for the `number`th time."""
+
+    event = "retrying"
+    message: str
+    command: str
+    number: int
+    tries: int
+    wait_s: float
+
+
 class Built(TargetEvent):
     """The target ran and its output is in the store; `changed`: it is not what it was before."""
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing import get_context
@@ -22,12 +23,15 @@ from forgefile.cache.store import Committed, commit
 from forgefile.errors import ForgeError, UsageError
 from forgefile.files import remove_tree
 from forgefile.job import Job, StepFailed
+from forgefile.model import Run
 from forgefile.sandbox import ended, run
 
 _LINE_LIMIT = 2_000
 _TAIL_LINES = 15
 _PATIENCE_S = 10
 """How long a worker may take to end what it runs."""
+_PAUSE_S, _PAUSE_GROWTH, _PAUSE_LIMIT_S = 2, 4, 60
+"""How long forge waits before it tries again: at first, how many times as long then, and at most."""
 
 
 class StepBegan(NamedTuple):
@@ -43,6 +47,15 @@ class Printed(NamedTuple):
     lines: tuple[str, ...]
 
 
+class Again(NamedTuple):
+    """A step failed that may succeed at another time: in `wait_s`, the job begins again, for the `number`th time."""
+
+    failed: StepFailed
+    number: int
+    tries: int
+    wait_s: float
+
+
 class JobResult(NamedTuple):
     """How a job ended: `committed`, or why not."""
 
@@ -52,7 +65,7 @@ class JobResult(NamedTuple):
     tail: tuple[str, ...] = ()
 
 
-Message = StepBegan | Printed | JobResult
+Message = StepBegan | Printed | Again | JobResult
 
 
 class Pool:
@@ -167,10 +180,57 @@ def _entered() -> UsageError | None:
     return None
 
 
+class _Ending(NamedTuple):
+    """How one try of a job ended: well, or why not."""
+
+    failed: StepFailed | None
+    tail: tuple[str, ...] = ()
+    step: int = 0
+    retries: int = 0
+    """How often the step that failed may be tried again."""
+
+
 def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
-    """Run a job in a process of its own, commit its output and leave no staging behind."""
+    """Run a job in processes of its own, commit its output and leave no staging behind."""
     begin = time.monotonic()
+    ending = _tries(job, begin, connection, running)
+    failed, committed = ending.failed, None
+    if failed is None:
+        try:
+            committed = commit(job.store, job.staging, job.output, job.base, job.epoch)
+        except ForgeError as error:
+            failed = StepFailed("", error.message, error.hint)
+        except OSError as error:
+            failed = StepFailed("", f"its output cannot be stored: {error}", None)
+    remove_tree(job.staging)
+    return JobResult(time.monotonic() - begin, committed, failed, ending.tail)
+
+
+def _tries(job: Job, begin: float, connection: Connection, running: list[int]) -> _Ending:
+    """Run a job's steps, again from nothing as often as the step that fails may be tried again."""
     deadline = math.inf if job.timeout_s is None else begin + job.timeout_s
+    failures: Counter[int] = Counter()
+    with open(job.log, "wb"):
+        pass
+    while True:
+        ending = _try(job, deadline, connection, running)
+        failures[ending.step] += 1
+        failed, number, tries = ending.failed, failures[ending.step] + 1, ending.retries + 1
+        wait_s = min(_PAUSE_S * _PAUSE_GROWTH ** (number - 2), _PAUSE_LIMIT_S)
+        if failed is None or number > tries or time.monotonic() + wait_s > deadline:
+            if failed and number > 2:  # noqa: PLR2004  it was tried before
+                failed = failed._replace(message=f"{failed.message}, after {number - 1} tries")
+            return ending._replace(failed=failed)
+        connection.send_bytes(pickle.dumps(Again(failed, number, tries, wait_s)))
+        with open(job.log, "ab") as log:
+            log.write(f"forge: {failed.message}; try {number} of {tries} in {wait_s} s\n".encode("utf-8", "replace"))
+        time.sleep(wait_s)
+        for name in os.listdir(job.staging):
+            remove_tree(f"{job.staging}/{name}")
+
+
+def _try(job: Job, deadline: float, connection: Connection, running: list[int]) -> _Ending:
+    """Run a job's steps in a process of its own."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -183,20 +243,11 @@ def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
         said = stream.read()
     _, status = os.waitpid(child, 0)
     running.clear()
-    failed, tail, committed = None, (), None
     if said:
-        failed, tail = pickle.loads(said)  # noqa: S301
-    else:
-        failed = StepFailed("", f"its sandbox ended unexpectedly (status {os.waitstatus_to_exitcode(status)})", None)
-    if failed is None:
-        try:
-            committed = commit(job.store, job.staging, job.output, job.base, job.epoch)
-        except ForgeError as error:
-            failed = StepFailed("", error.message, error.hint)
-        except OSError as error:
-            failed = StepFailed("", f"its output cannot be stored: {error}", None)
-    remove_tree(job.staging)
-    return JobResult(time.monotonic() - begin, committed, failed, tail)
+        ending: _Ending = pickle.loads(said)  # noqa: S301  our own child
+        return ending
+    how = f"its sandbox ended unexpectedly (status {os.waitstatus_to_exitcode(status)})"
+    return _Ending(StepFailed("", how))
 
 
 def _job_process(job: Job, deadline: float, connection: Connection, write: int) -> None:
@@ -210,7 +261,8 @@ def _job_process(job: Job, deadline: float, connection: Connection, write: int) 
     except OSError as error:
         failed = StepFailed("", str(error), "is the disk full?" if error.errno == 28 else None)  # noqa: PLR2004  ENOSPC
     log.close()
-    os.write(write, pickle.dumps((failed, log.tail if failed else ())))
+    tail, retries = (log.tail if failed else ()), (log.retries if failed and failed.command else 0)
+    os.write(write, pickle.dumps(_Ending(failed, tail, log.step, retries)))
     os._exit(0)
 
 
@@ -218,17 +270,29 @@ class _Log:
     """What a job's steps print: all of it into the log file, line by line to the parent."""
 
     def __init__(self, job: Job, connection: Connection) -> None:
-        self._file = open(job.log, "wb", buffering=0)  # noqa: SIM115  lives as long as the process
+        self._file = open(job.log, "ab", buffering=0)  # noqa: SIM115  lives as long as the process
         self._connection = connection
+        self._steps = job.steps
         self._rest = b""
         self._tail: list[str] = []
+        self._flaky: tuple[str, ...] = ()
+        self._is_flaky = False
+        self.step = 0
 
     @property
     def tail(self) -> tuple[str, ...]:
         return tuple(self._tail)
 
+    @property
+    def retries(self) -> int:
+        """How often the current step may be tried again, should it fail."""
+        step = self._steps[self.step]
+        return step.retries if isinstance(step, Run) and (self._is_flaky or not step.flaky) else 0
+
     def began(self, number: int, command: str) -> None:
         self._flush()
+        self.step = number
+        self._flaky, self._is_flaky = getattr(self._steps[number], "flaky", ()), False
         self._file.write(f"+ {command}\n".encode("utf-8", "surrogateescape"))
         self._tail.clear()
         self._connection.send_bytes(pickle.dumps(StepBegan(number, command)))
@@ -252,6 +316,7 @@ class _Log:
 
     def _send(self, raw: list[bytes]) -> None:
         lines = tuple(line[:_LINE_LIMIT].decode("utf-8", "replace") for line in raw if line.strip())
+        self._is_flaky = self._is_flaky or any(text in line for text in self._flaky for line in lines)
         if lines:
             self._tail = [*self._tail, *lines][-_TAIL_LINES:]
             self._connection.send_bytes(pickle.dumps(Printed(lines)))

@@ -333,6 +333,9 @@ class Step(Value):
     tree and links in it lead nowhere else. None: it sees the host's tools, read-only.
     """
 
+    UNDECIDING: ClassVar[tuple[str, ...]] = ()
+    """The fields that decide nothing of the output."""
+
     root: str | None = None
 
 
@@ -341,7 +344,12 @@ class Run(Step):
 
     `stdout` is a path that receives the standard output, `stdin` a text. `tools` names further host programs and
     data files that the program uses and whose change must rebuild. `network` lends the host's network and resolver.
+
+    When the program fails and `retries` is not 0, all steps of the target are done again that many times, after a
+    while and from nothing; if `flaky` is not empty, only when a line of what it printed has one of these texts.
     """
+
+    UNDECIDING = ("retries", "flaky")
 
     argv: tuple[str, ...] = field(kw_only=False)
     stdin: str | None = None
@@ -351,11 +359,15 @@ class Run(Step):
     network: bool = False
     tools: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
+    retries: int = 0
+    flaky: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse an empty argv."""
+        """Refuse an empty argv, and less than no retries."""
         if not self.argv:
             raise self.refuse("argv", "is empty")
+        if self.retries < 0:
+            raise self.refuse("retries", f"is {self.retries}; expected a number from 0")
 
 
 class Write(Step):

@@ -35,6 +35,7 @@ FLOORS = {
     "model": 1,
     "host": 1,
     "linux": 1,
+    "mirror": 1,
     "userns": 1,
     "programs": 1,
     "rules": 2,

@@ -20,12 +20,13 @@ from forgefile.events import (
     Output,
     Planned,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
 )
 from forgefile.report import Sink, Verbosity
-from forgefile.report.words import Account, Line, Tone, clock, printable, text
+from forgefile.report.words import Account, Line, Tone, clock, next_try, printable, text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
@@ -148,6 +149,8 @@ class Board:
                     self._say(event.target, printable(event.line))
                 case StepStarted() if event.target in self._running:
                     self._say(event.target, f"$ {printable(event.command)}")
+                case Retrying() if event.target in self._running:
+                    self._say(event.target, next_try(event))
                 case Built() | Failed() | Restored() | Current() | Skipped():
                     self._running.pop(event.target, None)
                     self._ended.add(event.target)

@@ -19,6 +19,7 @@ from forgefile.events import (
     Output,
     Planned,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
@@ -154,6 +155,9 @@ class Account:
                     yield from self._start(event)
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
+            case Retrying():
+                first = printable(event.message.partition("\n")[0])
+                yield Span("retrying ", "warning"), Span(event.target, "name"), Span(f": {first}; {next_try(event)}")
             case Note():
                 yield Span("note: ", "warning"), Span(printable(event.message))
             case Finished() if self._dry_run:
@@ -217,6 +221,11 @@ class Account:
         if not wanted:
             return f"nothing to do: {count(event.current, 'target')} up to date" if event.current else "nothing to do"
         return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
+
+
+def next_try(event: Retrying) -> str:
+    """Return when a target is tried again, and how often it may be: `try 2 of 3 in 4 s`."""
+    return f"try {event.number} of {event.tries} in {clock(event.wait_s)}"
 
 
 def failure(event: Failed) -> Iterator[Line]:

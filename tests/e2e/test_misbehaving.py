@@ -75,3 +75,94 @@ def test_a_limit_that_is_kept_changes_nothing(machine):
     machine.ran()
     machine.forgefile('forge.target("a", Shell(line="echo a"), timeout="1h")')
     machine.nothing_runs()
+
+
+# Sometimes -----------------------------------------------------------------------------------------------------------
+
+FLAKY = '''\
+from forgefile import Cache, Rule, Run, Sandbox, Tree, Write
+
+
+class Flaky(Rule):
+    """A tree that is made at a later try: each leaves a file in a folder that outlives it, and one in the tree."""
+
+    output = "tree"
+
+    base: Tree | None = None
+    succeeds: int = 2
+    retries: int = 2
+    flaky: tuple[str, ...] = ()
+    says: str = "the mirror hiccups"
+
+    def steps(self, box: Sandbox):
+        line = f"""
+            ls {box.out}/made {box.tmp}/made 2>/dev/null && exit 9
+            echo >{box.out}/made; echo >{box.tmp}/made
+            touch {box.tmp}/tries/$(ls {box.tmp}/tries | grep -c try)-try
+            [ $(ls {box.tmp}/tries | grep -c try) = {self.succeeds} ] && exit 0
+            echo {self.says}
+            exit 7
+        """
+        yield Write("/before", root=box.out, text="before")
+        caches = (Cache(name="tries", path=f"{box.tmp}/tries"),)
+        yield Run(("sh", "-c", line), caches=caches, retries=self.retries, flaky=self.flaky)
+'''
+
+
+@pytest.fixture
+def flaky(machine):
+    machine.write("flaky.py", FLAKY)
+    return machine
+
+
+@pytest.mark.parametrize("base", ["", ", base=root"])
+def test_what_fails_once_is_tried_again_from_nothing(flaky, base):
+    target = 'forge.target("a", Flaky(flaky=("mirror",)%s))'
+    flaky.forgefile("from flaky import Flaky", 'root = forge.target("root", Root())', target % base)
+    ended = flaky.json()
+    assert ended.targets("built") == ["a", "root"]
+    told = ended.only("retrying")
+    assert (told["target"], told["message"]) == ("a", "exit status 7")
+    assert (told["number"], told["tries"], told["wait_s"]) == (2, 3, 2)
+    tree = flaky.exported("a")
+    assert (tree / "made").exists()
+    assert (tree / "before").read_text() == "before"
+    log = flaky.forge("log", "a").out
+    assert "the mirror hiccups\nforge: exit status 7; try 2 of 3 in 2 s\n+ write /before\n" in log
+    flaky.nothing_runs()
+
+
+def test_every_try_is_told(flaky):
+    flaky.forgefile("from flaky import Flaky", 'forge.target("a", Flaky(succeeds=9, retries=1))')
+    out = flaky.forge(status=1).out
+    assert "retrying a: exit status 7; try 2 of 2 in 2 s\n" in out
+    assert ": exit status 7, after 2 tries\n" in out
+    assert os.listdir(flaky / ".forge/staging") == []
+
+
+def test_what_no_try_will_mend_is_not_tried_again(flaky):
+    flaky.forgefile("from flaky import Flaky", 'forge.target("bad", Flaky(flaky=("mirror",), says="no such package"))')
+    ended = flaky.json(status=1)
+    assert ended.targets("retrying") == []
+    assert ended.only("failed")["message"] == "exit status 7"
+
+
+def test_the_time_of_a_target_is_that_of_all_its_tries(flaky):
+    flaky.forgefile("from flaky import Flaky", 'forge.target("bad", Flaky(succeeds=9), timeout=1)')
+    ended = flaky.json(status=1)
+    assert ended.targets("retrying") == []
+    assert ended.only("failed")["message"] == "exit status 7"
+
+
+def test_retries_decide_no_content(flaky):
+    flaky.forgefile("from flaky import Flaky", 'forge.target("a", Flaky(succeeds=1))')
+    flaky.ran()
+    flaky.forgefile("from flaky import Flaky", 'forge.target("a", Flaky(succeeds=1, retries=5, flaky=("mirror",)))')
+    flaky.nothing_runs()
+
+
+def test_a_command_that_is_tried_again(flaky):
+    line = flaky.forgefile('forge.target("a", Command(argv=("false",), stdout=True, retries=-1))')
+    assert f"Forgefile.py:{line}: Command field 'retries': is -1" in flaky.forge(status=2).err
+    flaky.forgefile('forge.target("bad", Command(argv=("false",), stdout=True, retries=1))')
+    assert failed(flaky)["message"] == "exit status 1, after 2 tries"
