@@ -15,8 +15,9 @@ from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.job import Job, View
+from forgefile.jobserver import Jobserver
 from forgefile.loader import load
-from forgefile.model import CORES, MEMORY, Sandbox, Source, Target
+from forgefile.model import CORES, MEMORY, Run, Sandbox, Source, Target
 from forgefile.plan import Decision
 from forgefile.planner import Planner
 from forgefile.schedule import Schedule
@@ -148,6 +149,7 @@ class _Build:
         self._slots: dict[int, Target] = {}
         self._rank: Mapping[Target, float] = {}
         self._pool: Pool | None = None
+        self._jobserver = Jobserver()
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -222,12 +224,17 @@ class _Build:
             from forgefile.executor import Pool  # noqa: PLC0415  only a build that runs something needs it
 
             self._pool = Pool(self._settings.jobs)
-        for slot, target in zip(self._pool.free, self._schedule.start(self._priorities), strict=False):
+        self._jobserver.take_back()
+        started = self._schedule.start(self._priorities, self._jobserver.lent)
+        for slot, target in zip(self._pool.free, started, strict=False):
             self._slots[slot] = target
             decision = self._decisions[target]
             self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
                                       expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
-            self._pool.submit(slot, self._job(target))
+            job = self._job(target)
+            if any(isinstance(step, Run) and step.jobserver for step in job.steps):
+                self._jobserver.open(slot, job.staging, min(target.pools[CORES], self._settings.jobs) - 1)
+            self._pool.submit(slot, job)
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
         if not self._rank:
@@ -275,7 +282,9 @@ class _Build:
         """Wait for a worker's message and take it up."""
         if self._pool is None or not self._slots:
             return
-        for slot, message in self._pool.messages():
+        spare = self._schedule.spare(self._jobserver.lent)
+        self._jobserver.share(spare)
+        for slot, message in self._pool.messages(() if spare else self._jobserver.pipes):
             self._hear(self._slots[slot], slot, message)
 
     def _hear(self, target: Target, slot: int, message: "Message") -> None:
@@ -293,6 +302,7 @@ class _Build:
             ))  # fmt: skip
         else:
             del self._slots[slot]
+            self._jobserver.close(slot)
             self._ended(target, message)
 
     def _ended(self, target: Target, result: "JobResult") -> None:

@@ -12,7 +12,7 @@ import pickle
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -23,6 +23,7 @@ from forgefile.cache.store import Committed, commit
 from forgefile.errors import ForgeError, UsageError
 from forgefile.files import remove_tree
 from forgefile.job import Job, StepFailed
+from forgefile.jobserver import NAME
 from forgefile.model import Run
 from forgefile.sandbox import ended, run
 
@@ -105,11 +106,16 @@ class Pool:
         self._busy[slot] = time.monotonic()
         self._workers[slot][1].send_bytes(pickle.dumps(job))
 
-    def messages(self, timeout: float | None = None) -> Iterator[tuple[int, Message]]:
-        """Wait until some worker has something to say and yield it; a dead worker is replaced and its job failed."""
+    def messages(self, also: Iterable[int] = ()) -> Iterator[tuple[int, Message]]:
+        """Wait until some worker has something to say and yield it; a dead worker is replaced and its job failed.
+
+        Yields nothing when one of the file descriptors in `also` has something to read.
+        """
         connections = {self._workers[slot][1]: slot for slot in self._busy}
-        for connection in wait(list(connections), timeout):
-            slot = connections[connection]  # type: ignore[index]  # wait returns what it was given
+        for connection in wait([*connections, *also]):
+            if not isinstance(connection, Connection):
+                continue
+            slot = connections[connection]
             try:
                 message: Message = pickle.loads(self._workers[slot][1].recv_bytes())  # noqa: S301  our own child
             except (EOFError, OSError):
@@ -225,7 +231,7 @@ def _tries(job: Job, begin: float, connection: Connection, running: list[int]) -
         with open(job.log, "ab") as log:
             log.write(f"forge: {failed.message}; try {number} of {tries} in {wait_s} s\n".encode("utf-8", "replace"))
         time.sleep(wait_s)
-        for name in os.listdir(job.staging):
+        for name in filter(NAME.__ne__, os.listdir(job.staging)):
             remove_tree(f"{job.staging}/{name}")
 
 

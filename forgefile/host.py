@@ -23,6 +23,7 @@ PACKAGES = {
     "grub-mkimage": "grub-common",
     "gzip": "gzip",
     "lz4": "lz4",
+    "make": "make",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",

@@ -345,6 +345,9 @@ class Run(Step):
     `stdout` is a path that receives the standard output, `stdin` a text. `tools` names further host programs and
     data files that the program uses and whose change must rebuild. `network` lends the host's network and resolver.
 
+    `jobserver` lets the program and make(1) below it run as many processes at once as there are idle cores: it gets
+    MAKEFLAGS. A program for which a number of processes is given does not listen to it.
+
     When the program fails and `retries` is not 0, all steps of the target are done again that many times, after a
     while and from nothing; if `flaky` is not empty, only when a line of what it printed has one of these texts.
     """
@@ -359,6 +362,7 @@ class Run(Step):
     network: bool = False
     tools: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
+    jobserver: bool = False
     retries: int = 0
     flaky: tuple[str, ...] = ()
 

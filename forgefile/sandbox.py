@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from forgefile import linux
+from forgefile import jobserver, linux
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH
 from forgefile.job import Job, StepFailed
@@ -36,6 +36,8 @@ _DROPPED_CAPABILITIES = (16, 17, 20, 22, 25, 29, 30, 32, 33, 34, 35, 36, 37, 38,
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
+_TOKENS = (3, 4)
+"""The file descriptors by which make takes tokens and puts them back: the form that it knows since version 4.2."""
 _GRACE_S = 5
 """How long a step's processes may take to end after SIGTERM."""
 _POLL_LIMIT_S = 86_400
@@ -242,8 +244,13 @@ def _environment(job: Job, step: Step) -> dict[str, str]:
         "TERM": "dumb",
         "SOURCE_DATE_EPOCH": str(job.epoch),
         **{name: value for name, value in os.environ.items() if network and name.lower() in _PROXIES},
+        **({"MAKEFLAGS": f" -j --jobserver-auth={_TOKENS[0]},{_TOKENS[1]}"} if _takes_tokens(step) else {}),
         **(step.env if isinstance(step, Run) else {}),
     }
+
+
+def _takes_tokens(step: Step) -> bool:
+    return isinstance(step, Run) and step.jobserver
 
 
 def _exec_and_reap(step: Run) -> NoReturn:
@@ -279,6 +286,10 @@ def _exec(step: Run) -> NoReturn:
         if step.cwd is not None:
             os.chdir(step.cwd)
         os.closerange(3, 64)
+        if step.jobserver:
+            for number in _TOKENS:
+                os.dup2(os.open(f"{_PREFIX}/{jobserver.NAME}", os.O_RDWR), number)
+                os.set_inheritable(number, True)
         os.execvp(step.argv[0], step.argv)  # noqa: S606  no shell is wanted
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))

@@ -76,27 +76,36 @@ class Schedule:
         self._move(target, State.QUEUED)
         self._queue.append(target)
 
-    def start(self, priority: Callable[[Collection[Target]], Mapping[Target, float]]) -> list[Target]:
+    def start(self, priority: Callable[[Collection[Target]], Mapping[Target, float]], lent: int = 0) -> list[Target]:
         """Start what has room in all its pools and return it; asks for priorities only when there is a choice.
 
+        `lent` cores are taken beside those that targets hold.
         A target that finds a pool full keeps those of lower priority out of that pool, so that small ones do not
         overtake a large one for ever; those that need other pools go ahead.
         """
-        if self._held[CORES] >= self._capacity(CORES):
+        if self._free_cores(lent) <= 0:
             return []
-        chosen = self._that_fit(self._queue)
-        if len(chosen) < len(self._queue) and (chosen or any(self._that_fit([target]) for target in self._queue)):
+        chosen = self._that_fit(self._queue, lent)
+        if len(chosen) < len(self._queue) and (chosen or any(self._that_fit([t], lent) for t in self._queue)):
             rank = priority(tuple(self._queue))
             self._queue.sort(key=lambda target: -rank[target])
-            chosen = self._that_fit(self._queue)
+            chosen = self._that_fit(self._queue, lent)
         for target in chosen:
             self._queue.remove(target)
             self._move(target, State.RUNNING)
         return chosen
 
-    def _that_fit(self, targets: Iterable[Target]) -> list[Target]:
+    def spare(self, lent: int) -> int:
+        """Return how many cores can be lent beside `lent`: those that are free, unless a target waits for a core."""
+        free = self._free_cores(lent)
+        return 0 if any(self._wanted(target)[CORES] > free for target in self._queue) else free
+
+    def _free_cores(self, lent: int) -> int:
+        return self._capacity(CORES) - self._held[CORES] - lent
+
+    def _that_fit(self, targets: Iterable[Target], lent: int) -> list[Target]:
         """Return those that can run together beside what runs, the first of them first."""
-        held, full, chosen = self._held.copy(), set[Pool](), []
+        held, full, chosen = self._held + Counter({CORES: lent}), set[Pool](), []
         for target in targets:
             wanted = self._wanted(target)
             lacking = {pool for pool, amount in wanted.items() if held[pool] + amount > self._capacity(pool)}

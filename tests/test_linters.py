@@ -47,6 +47,7 @@ FLOORS = {
     "schedule": 3,
     "cache": 4,
     "job": 2,
+    "jobserver": 3,
     "lend": 4,
     "roots": 4,
     "sandbox": 4,

@@ -54,6 +54,8 @@ class Command(Rule):
     """Variables beside those that every step has. Default: none."""
     network: bool = False
     """Whether the program may use the network; what it fetches then decides the output unseen. Default: no."""
+    jobserver: bool = False
+    """Whether make(1), run by or as the program without a `-j` of its own, uses the idle cores. Default: no."""
     retries: int = 0
     """How often it is tried again, after some seconds and from nothing, when it fails. Default: never."""
     tools: tuple[str, ...] = ()
@@ -88,6 +90,7 @@ class Command(Rule):
             env=self.env,
             network=self.network,
             tools=self.tools,
+            jobserver=self.jobserver,
             retries=self.retries,
         )
 

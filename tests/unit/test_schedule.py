@@ -193,6 +193,25 @@ def test_memory_holds_back_what_wants_more_than_is_left():
     assert schedule.start(rank) == [half, none]
 
 
+def test_cores_that_are_lent_are_taken():
+    a, b = holding("a"), holding("b", cores=2)
+    schedule, rank = queued(a, b, cores=3)
+    assert schedule.start(never, lent=3) == []
+    assert schedule.start(rank, lent=1) == [a]
+    assert schedule.start(never, lent=1) == []
+    assert schedule.start(never, lent=0) == [b]
+
+
+def test_cores_are_spare_when_no_target_waits_for_one():
+    a, b, c = holding("a", links=1), holding("b", links=1), holding("c", cores=3)
+    schedule, rank = queued(a, b, cores=3)
+    schedule.start(rank)
+    assert [schedule.spare(lent) for lent in (0, 1, 2)] == [2, 1, 0]
+    schedule, rank = queued(a, c, cores=3)
+    schedule.start(rank)
+    assert schedule.spare(0) == 0
+
+
 # Failures
 
 
