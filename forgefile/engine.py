@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from forgefile import events, host
+from forgefile import events, host, userns
 from forgefile.cache.records import Record
 from forgefile.cache.store import Store
 from forgefile.errors import UsageError
@@ -20,7 +20,7 @@ from forgefile.loader import load
 from forgefile.model import CORES, MEMORY, Run, Sandbox, Source, Target
 from forgefile.plan import Decision
 from forgefile.planner import Planner
-from forgefile.schedule import Schedule
+from forgefile.schedule import Schedule, State
 
 if TYPE_CHECKING:
     from forgefile.executor import JobResult, Message, Pool
@@ -203,6 +203,7 @@ class _Build:
 
     def _restore(self, target: Target) -> None:
         self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
+        self._store.discard_failed((target.name,))
         self._place(target)
 
     def _place(self, target: Target) -> str | None:
@@ -309,8 +310,12 @@ class _Build:
         """Record what a job made and go on above it, or tell how it failed."""
         changed = self._changed_meanwhile(target)
         if result.committed is None or changed is not None:
+            if not self._count["failed"]:
+                began = [t.name for t in self._decisions if self._schedule.state(t) is State.RUNNING]
+                self._store.discard_failed(None, but=began)
             self._fail(target, self._failure(target, result, changed))
             return
+        self._store.discard_failed((target.name,))
         manifest, made = self._planner.manifests[target], result.committed.result
         records = self._store.records
         before = records.current(target.name)
@@ -343,11 +348,13 @@ class _Build:
         message, command, hint = f"{changed} changed while it was used", "", "run forge again"
         if result.failed is not None:
             command, message, hint = result.failed.command, result.failed.message, result.failed.hint or ""
+        if result.kept and target.output == "tree" and userns.needed():
+            hint = hint or f"to see it with its owners: unshare --map-root-user --map-auto --wd={result.kept}"
         log = self._store.log_path(fingerprint(self._planner.manifests[target]))
         return events.Failed(
             t=self._clock(), target=target.name, message=message, command=command or None, tail=result.tail,
             location=str(target.location) if target.location else None, hint=hint or None, log=log,
-            wall_s=result.seconds,
+            kept=result.kept, wall_s=result.seconds,
         )  # fmt: skip
 
     def _fail(self, target: Target, event: events.Failed) -> None:

@@ -104,6 +104,8 @@ class Failed(TargetEvent):
     command: str | None = None
     tail: tuple[str, ...] = ()
     log: str | None = None
+    kept: str | None = None
+    """The folder with what it had made so far."""
     hint: str | None = None
     wall_s: float = 0.0
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, NoReturn
 
 from forgefile import linux, userns
-from forgefile.cache.store import Committed, commit
+from forgefile.cache.store import Committed, commit, keep_failed
 from forgefile.errors import ForgeError, UsageError
 from forgefile.files import remove_tree
 from forgefile.job import Job, StepFailed
@@ -64,6 +64,8 @@ class JobResult(NamedTuple):
     committed: Committed | None = None
     failed: StepFailed | None = None
     tail: tuple[str, ...] = ()
+    kept: str | None = None
+    """Where what a failed job had made can be looked at."""
 
 
 Message = StepBegan | Printed | Again | JobResult
@@ -197,10 +199,10 @@ class _Ending(NamedTuple):
 
 
 def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
-    """Run a job in processes of its own, commit its output and leave no staging behind."""
+    """Run a job in processes of its own, commit its output or keep what there is of it, and leave no staging behind."""
     begin = time.monotonic()
     ending = _tries(job, begin, connection, running)
-    failed, committed = ending.failed, None
+    failed, committed, kept = ending.failed, None, None
     if failed is None:
         try:
             committed = commit(job.store, job.staging, job.output, job.base, job.epoch)
@@ -208,8 +210,11 @@ def _do(job: Job, connection: Connection, running: list[int]) -> JobResult:
             failed = StepFailed("", error.message, error.hint)
         except OSError as error:
             failed = StepFailed("", f"its output cannot be stored: {error}", None)
+    if failed:
+        with suppress(OSError):  # the failure is what has to be told
+            kept = keep_failed(job.store, job.staging, job.target, job.base)
     remove_tree(job.staging)
-    return JobResult(time.monotonic() - begin, committed, failed, ending.tail)
+    return JobResult(time.monotonic() - begin, committed, failed, ending.tail, kept)
 
 
 def _tries(job: Job, begin: float, connection: Connection, running: list[int]) -> _Ending:

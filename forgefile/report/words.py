@@ -229,7 +229,7 @@ def next_try(event: Retrying) -> str:
 
 
 def failure(event: Failed) -> Iterator[Line]:
-    """Yield the block that tells of a failure: what, where, the command, its last words, the log and a hint."""
+    """Yield the block that tells of a failure: what, where, the command, its last words, where to look and a hint."""
     after = f" after {duration(event.wall_s)}" if event.wall_s else ""
     first, *more = event.message.splitlines() or [""]
     yield Span("failed ", "bad"), Span(event.target, "name"), Span(f"{after}: {printable(first)}")
@@ -246,6 +246,8 @@ def failure(event: Failed) -> Iterator[Line]:
         yield from ((Span("    | ", "aside"), Span(printable(line))) for line in event.tail)
     if event.log:
         yield Span("  log          ", "aside"), Span(event.log)
+    if event.kept:
+        yield Span("  kept         ", "aside"), Span(event.kept)
     if event.hint:
         yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
 

@@ -1,6 +1,7 @@
 """Steps that do not behave: each gives the right result or failure, and leaves nothing behind."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +167,65 @@ def test_a_command_that_is_tried_again(flaky):
     assert f"Forgefile.py:{line}: Command field 'retries': is -1" in flaky.forge(status=2).err
     flaky.forgefile('forge.target("bad", Command(argv=("false",), stdout=True, retries=1))')
     assert failed(flaky)["message"] == "exit status 1, after 2 tries"
+
+
+# What is kept of a failure -------------------------------------------------------------------------------------------
+
+HALF = (
+    'root = forge.target("root", Root())',
+    'forge.target("d/file", Noisy(line="echo half >$OUT; exit %s" % forge.option("file", "1")))',
+    'line = "echo half >/etc/half; exit %s" % forge.option("tree", "1")',
+    'forge.target("tree", Change(base=root, line=line, inside=True))',
+    'forge.target("new", Noisy(line="false"))',
+)
+
+
+def kept(project):
+    """Return what is kept: the names of targets, as the store writes them."""
+    return sorted(os.listdir(project / ".forge/failed"))
+
+
+def test_what_a_failed_target_made_is_kept(machine):
+    machine.forgefile(*HALF)
+    file, tree = (Path(failed(machine, name)["kept"]) for name in ("d/file", "tree"))
+    assert file == machine / ".forge/failed/d%2Ffile"
+    assert (file / "out").read_text() == "half\n"
+    assert (tree / "out/etc/half").read_text() == "half\n"
+    assert not (tree / "out/usr/bin").exists(), "of a tree on another, what was changed"
+    assert failed(machine, "new").get("kept") is None
+    assert f"  kept         {file}\n" in machine.forge("d/file", status=1).out
+
+
+def test_what_is_kept_goes_when_it_is_replaced_or_built(machine):
+    machine.forgefile(*HALF)
+    machine.json("-k", status=1)
+    assert kept(machine) == ["d%2Ffile", "tree"], "all that failed in one build"
+    machine.json("tree", status=1)
+    assert kept(machine) == ["tree"], "and nothing of an earlier one"
+    machine.json("d/file", "-D", "file=0")
+    assert kept(machine) == ["tree"]
+    machine.json("tree", "-D", "tree=0")
+    assert kept(machine) == []
+    machine.json("tree", "-D", "tree=0 || true")
+    machine.json("-k", status=1)
+    assert kept(machine) == ["d%2Ffile", "tree"]
+    assert machine.json("tree", "-D", "tree=0").targets("restored") == ["tree"]
+    assert kept(machine) == ["d%2Ffile"], "restored is as good as built"
+    machine.forge("clean", "d/file")
+    assert kept(machine) == []
+    machine.json("tree", status=1)
+    machine.forge("clean")
+    assert kept(machine) == []
+
+
+def test_what_is_kept_is_no_result(machine):
+    """It is never served, and a target begins from nothing after it."""
+    machine.forgefile(*HALF)
+    machine.json("-k", status=1)
+    line = machine.read("Forgefile.py").replace("echo half >$OUT; exit", "cat $OUT || true; echo whole >$OUT; exit")
+    machine.write("Forgefile.py", line)
+    ended = machine.json("d/file", "-D", "file=0")
+    assert machine.read("d/file") == "whole\n"
+    assert [event["line"] for event in ended.events if event["event"] == "output"] == [
+        "cat: /run/forge/out: No such file or directory"
+    ]

@@ -42,6 +42,7 @@ FAILED = Failed(
     command="mke2fs -d 'a tree' out",
     tail=("mke2fs 1.47", "[bold]no space[/bold]\x1b[2J left"),
     log=".forge/logs/disk.img",
+    kept=".forge/failed/disk.img",
     hint="give the partition a larger size",
     wall_s=2.1,
 )
@@ -57,6 +58,7 @@ failed disk.img after 2.1 s: mke2fs ended with status 1
     | mke2fs 1.47
     | [bold]no space[/bold] left
   log          .forge/logs/disk.img
+  kept         .forge/failed/disk.img
   hint         give the partition a larger size
 """
 SKIPPED = Skipped(t=3.0, target="disk.qcow2", because="disk.img")
