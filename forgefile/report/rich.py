@@ -59,11 +59,13 @@ class Rich:
         *,
         verbosity: Verbosity = "normal",
         dry_run: bool = False,
+        explain: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = Sink(stream)
-        self._account = Account(verbosity=verbosity, dry_run=dry_run, starts=verbosity == "verbose")
+        starts = verbosity == "verbose"
+        self._account = Account(verbosity=verbosity, dry_run=dry_run, explain=explain, starts=starts)
         self._lively = verbosity != "quiet" and not dry_run
         self._dry_run = dry_run
         self._console = console

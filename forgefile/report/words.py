@@ -122,14 +122,18 @@ class Account:
     """Tells a run in lines.
 
     `starts` gives each target a line when it begins, with its reason; without them the reason stands where it ends.
-    `quiet` tells of failures only, `verbose` adds steps, output, every reason and what was up to date.
+    `explain` does so, too, and tells every reason. `quiet` tells of failures only, `verbose` adds steps, output, every
+    reason and what was up to date.
     """
 
-    def __init__(self, *, verbosity: Verbosity = "normal", dry_run: bool = False, starts: bool = True) -> None:
+    def __init__(
+        self, *, verbosity: Verbosity = "normal", dry_run: bool = False, explain: bool = False, starts: bool = True
+    ) -> None:
         self._quiet = verbosity == "quiet"
         self._verbose = verbosity == "verbose"
         self._dry_run = dry_run
-        self._starts = starts
+        self._starts = starts or explain
+        self._all_reasons = explain or self._verbose
         self._plans: list[Planned] = []
         self._reasons: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, str] = {}
@@ -143,7 +147,7 @@ class Account:
     def rest(self) -> tuple[Line, ...]:
         """Return what is still to be said when the events end: the table of a dry run that was cut short."""
         plans, self._plans = self._plans, []
-        return () if self._quiet else tuple(plan_table(plans, everything=self._verbose))
+        return () if self._quiet else tuple(plan_table(plans, everything=self._all_reasons))
 
     def _tell(self, event: Event) -> Iterator[Line]:
         match event:
@@ -152,7 +156,7 @@ class Account:
             case Started():
                 self._reasons[event.target] = event.reasons
                 if self._starts:
-                    yield from self._start(event)
+                    yield from self._with_reasons((Span("building "), Span(event.target, "name")), event.reasons)
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
             case Retrying():
@@ -167,13 +171,12 @@ class Account:
             case Built() | Restored() | Current() | Skipped() | Failed():
                 yield from self._end(event)
 
-    def _start(self, event: Started) -> Iterator[Line]:
-        head = (Span("building "), Span(event.target, "name"))
-        if self._verbose and len(event.reasons) > 1:
+    def _with_reasons(self, head: Line, reasons: Sequence[str]) -> Iterator[Line]:
+        if self._all_reasons and len(reasons) > 1:
             yield *head, Span(":")
-            yield from (_line(f"  {printable(reason)}", "aside") for reason in event.reasons)
+            yield from (_line(f"  {printable(reason)}", "aside") for reason in reasons)
         else:
-            yield *head, *_because(event.reasons)
+            yield *head, *_because(reasons)
 
     def _end(self, event: Built | Restored | Current | Skipped | Failed) -> Iterator[Line]:
         self._ended[event.target] = event.event
@@ -187,7 +190,7 @@ class Account:
                 reasons = () if self._starts else self._reasons.get(event.target, ())
                 yield Span("built ", "good"), name, Span(words + same), *_because(reasons)
             case Restored():
-                yield Span("restored ", "kept"), name, *_because(event.reasons)
+                yield from self._with_reasons((Span("restored ", "kept"), name), event.reasons)
             case Current() if self._verbose:
                 yield name, Span(" is up to date", "aside")
             case Skipped():

@@ -321,6 +321,29 @@ def test_quiet_and_verbose(project):
     assert "failed a" in project.forge("-q", status=1).out
 
 
+@pytest.mark.parametrize("how", [(), ("-v",)])
+def test_explain(project, how):
+    """What runs has before it the reasons that a dry run gives; what does not has none."""
+    project.write("s", "1")
+    target = 'Shell(line="cat $1; echo %s" % forge.option("word", "one"), inputs=(s,))'
+    project.forgefile('s = forge.source("s")', f'a = forge.target("a", {target})', 'forge.target("b", Shell(line="cat $1", inputs=(a,)))')
+    assert "building a (never built)\n" in project.forge("--explain", *how).out
+    project.write("s", "2")
+    ((_, reasons), _) = project.planned("-D", "word=two").values()
+    assert len(reasons) == 2
+    told = project.forge("--explain", *how, "-D", "word=two").out.splitlines()
+    begin = told.index("building a:")
+    assert told[begin + 1 : begin + 3] == [f"  {reason}" for reason in reasons]
+    assert begin < told.index("building b (a: content changed)")
+    project.write("s", "1")
+    ((_, reasons), _) = project.planned().values()
+    told = project.forge("--explain", *how).out.splitlines()
+    begin = told.index("restored a:")
+    assert told[begin + 1 : begin + 3] == [f"  {reason}" for reason in reasons]
+    assert not any(line.startswith("building") for line in project.forge("--explain", *how).out.splitlines())
+    assert project.forge("--explain", "-q").out == ""
+
+
 def test_another_file_and_folder(project):
     project.forgefile('forge.target("a", Shell(line="echo %s" % forge.option("word", "none")))')
     (project / "Forgefile.py").rename(project / "other.py")

@@ -621,3 +621,28 @@ def test_another_try_in_the_trace(tmp_path):
         (10_000_000, 2_000_000),
     ]
     assert [e["ts"] for e in told if e["name"] == "retrying: rootfs"] == [2_000_000]
+
+
+# Reasons
+
+
+RUNS = Started(t=0.0, target="a", reasons=("s: content changed", "sh: one → two"))
+TOLD = "building a:\n  s: content changed\n  sh: one → two\n"
+
+
+def test_explained_in_plain_lines():
+    assert plain(RUNS) == "building a (s: content changed; 1 more reason)\n"
+    assert plain(RUNS, explain=True) == TOLD
+    assert plain(RUNS, verbosity="verbose") == TOLD
+    assert plain(RUNS, explain=True, verbosity="quiet") == ""
+    assert plain(Started(t=0.0, target="a", reasons=("never built",)), explain=True) == "building a (never built)\n"
+
+
+def test_explained_on_a_terminal():
+    """The reasons stand before the target runs, and not again when it is built."""
+    stream = io.StringIO()
+    display = Rich(stream, explain=True, console=Console(file=stream, width=80, highlight=False))
+    display.report(RUNS)
+    display.report(Built(t=1.0, target="a", wall_s=1.0, size=1))
+    display.close()
+    assert stream.getvalue() == f"{TOLD}built a in 1.0 s, 1 B\n"
