@@ -13,7 +13,7 @@ import xxhash
 from forgefile.model import Step, Value
 
 _MIB = 1 << 20
-SANDBOX = 1
+SANDBOX = 2
 """Raised when forge itself changes what a step sees or what is kept of it."""
 
 Listing = Mapping[str, tuple[str, int, str]]

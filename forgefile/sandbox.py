@@ -286,6 +286,8 @@ def _exec(step: Run) -> NoReturn:
         if step.cwd is not None:
             os.chdir(step.cwd)
         os.closerange(3, 64)
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and what it starts would as well
+            signal.signal(each, signal.SIG_DFL)
         if step.jobserver:
             for number in _TOKENS:
                 os.dup2(os.open(f"{_PREFIX}/{jobserver.NAME}", os.O_RDWR), number)

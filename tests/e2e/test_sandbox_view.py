@@ -309,3 +309,13 @@ def test_output_comes_while_the_step_runs(project):
     process.terminate()
     process.communicate(timeout=20)
     until(lambda: process.poll() is not None)
+
+
+def test_no_signal_is_ignored(project):
+    """What a shell pipes into `head` ends without an error message, also when forge was started by nohup(1)."""
+    inside = "sed -n /SigIgn/p /proc/self/status; yes | head -n1"
+    project.forgefile(f'forge.target("a", Noisy(line="{inside} >&2; echo >$OUT"))')
+    for prefix in ((), ("nohup",)):
+        project.forge("clean", status=None)
+        lines = [event["line"] for event in project.forge("--json", prefix=prefix).events if event["event"] == "output"]
+        assert lines == ["SigIgn:\t0000000000000000", "y"]

@@ -85,7 +85,7 @@ def test_fingerprint():
         {"inputs": (("a", "2"),)},
         {"inputs": (("b", "1"),)},
         {"tools": (("a", "1"),)},
-        {"sandbox": ("2",)},
+        {"sandbox": ("another",)},
         {"inputs": (("a", "1"), ("b", "1"))},
     ],
 )
