@@ -189,7 +189,7 @@ def _build(options: argparse.Namespace) -> int:
                 display.report(event)
             return 0
         jobs = options.jobs or len(os.sched_getaffinity(0))
-        settings = engine.Settings(jobs, options.keep_going)
+        settings = engine.Settings(jobs, options.keep_going, every_line=options.json or options.verbose)
         return engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
     finally:
         display.close()
