@@ -158,7 +158,7 @@ def find_forge() -> tuple[str, ...]:
     """Return the forge command of this Python, else the one on the PATH, else the module."""
     beside = Path(sys.executable).with_name("forge")
     found = str(beside) if beside.exists() else shutil.which("forge")
-    return (found,) if found else (sys.executable, "-m", "forgefile.cli")
+    return (found,) if found else (sys.executable, "-m", "forgefile")
 
 
 def positive(text: str) -> int:

@@ -147,6 +147,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         add("-n", "--dry-run", action="store_true", help="say what would be done and why; do nothing")
         add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
         add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
+        add("--explain", action="store_true", help="say before each target for which reasons it runs")
         add("-q", "--quiet", action="store_true", help="print failures only")
         add("-v", "--verbose", action="store_true", help="print what the steps print")
         add("--json", action="store_true", help="print one JSON object for each event")
@@ -170,16 +171,18 @@ def _jobs(text: str) -> int:
 def _build(options: argparse.Namespace, start: "Start | None") -> int:
     """Build, or say what would be built."""
     from forgefile import engine  # noqa: PLC0415
-    from forgefile.report import reporter  # noqa: PLC0415
+    from forgefile.report import Form, Verbosity, reporter  # noqa: PLC0415
 
     snapshot = start.snapshot if start else None
     project = engine.Project.open(
         options.file, options.define, read_only=options.dry_run, stand=options.stand, snapshot=snapshot
     )
     wanted = project.wanted(options.words)
-    form = "json" if options.json else "auto"
-    verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
-    display = reporter(form, sys.stdout, verbosity=verbosity, dry_run=options.dry_run, trace=options.trace)  # type: ignore[arg-type]
+    form: Form = "json" if options.json else "auto"
+    verbosity: Verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
+    display = reporter(
+        form, sys.stdout, verbosity=verbosity, dry_run=options.dry_run, explain=options.explain, trace=options.trace
+    )
 
     def clock() -> float:
         return time.monotonic() - _BEGAN
@@ -190,7 +193,13 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
                 display.report(event)
             return 0
         jobs = options.jobs or len(os.sched_getaffinity(0))
-        settings = engine.Settings(jobs, options.keep_going, *(start[:2] if start else ()))
+        settings = engine.Settings(
+            jobs,
+            options.keep_going,
+            every_line=options.json or options.verbose,
+            began_ns=start.began_ns if start else 0,
+            key=start.key if start else None,
+        )
         return engine.build(project, wanted, settings, tell=display.report, clock=clock)
     finally:
         display.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from forgefile import events, host
+from forgefile import events, host, userns
 from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store
@@ -17,11 +17,12 @@ from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.job import Job, View
-from forgefile.model import Sandbox, Source, Target
+from forgefile.jobserver import Jobserver
+from forgefile.model import CORES, MEMORY, Run, Sandbox, Source, Target
 from forgefile.plan import Decision
 from forgefile.planner import Evaluation, Planner
 from forgefile.reads import Reads
-from forgefile.schedule import Schedule
+from forgefile.schedule import Schedule, State
 
 if TYPE_CHECKING:
     from forgefile.executor import JobResult, Message, Pool
@@ -38,6 +39,8 @@ class Settings(NamedTuple):
 
     jobs: int
     keep_going: bool = False
+    every_line: bool = True
+    """Whether every line that steps print is told, or the latest is enough."""
     began_ns: int = 0
     """When forge began, in nanoseconds since 1970."""
     key: Key | None = None
@@ -195,12 +198,13 @@ class _Build:
         self._settings = settings
         self._tell = tell
         self._clock = clock
-        self._schedule = Schedule(tuple(decisions))
+        self._schedule = Schedule(tuple(decisions), {CORES: settings.jobs, MEMORY: host.memory_bytes()})
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
+        self._rank: Mapping[Target, float] = {}
         self._pool: Pool | None = None
-        self._ranks: Mapping[Target, float] | None = None
+        self._jobserver = Jobserver()
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -254,6 +258,7 @@ class _Build:
 
     def _restore(self, target: Target) -> None:
         self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
+        self._store.discard_failed((target.name,))
         self._place(target)
 
     def _place(self, target: Target) -> str | None:
@@ -270,26 +275,29 @@ class _Build:
     # Running
 
     def _start(self) -> None:
-        """Give queued targets to free workers, the longest way to the end first."""
+        """Give queued targets whose pools have room to free workers, the longest way to the end first."""
         if self._pool is None:
             from forgefile.executor import Pool  # noqa: PLC0415  only a build that runs something needs it
 
             self._pool = Pool(self._settings.jobs)
-        free = self._pool.free
-        for slot, target in zip(free, self._schedule.start(self._priorities, len(free)), strict=False):
+        self._jobserver.take_back()
+        started = self._schedule.start(self._priorities, self._jobserver.lent)
+        for slot, target in zip(self._pool.free, started, strict=False):
             self._slots[slot] = target
             decision = self._decisions[target]
             self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
                                       expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
-            self._pool.submit(slot, self._job(target))
+            job = self._job(target)
+            if any(isinstance(step, Run) and step.jobserver for step in job.steps):
+                self._jobserver.open(slot, job.staging, min(target.pools[CORES], self._settings.jobs) - 1)
+            self._pool.submit(slot, job)
 
     def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
         """Return the longest way from each target to the end, asked for once: the graph stays as it is."""
-        if self._ranks is None:
-            self._ranks = remaining(
-                tuple(self._decisions), lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN
-            )
-        return self._ranks
+        if not self._rank:
+            targets = tuple(self._decisions)
+            self._rank = remaining(targets, lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
+        return self._rank
 
     def _job(self, target: Target) -> Job:
         described = self._planner.describe(target)
@@ -307,6 +315,8 @@ class _Build:
             output=target.output,
             base=self._planner.results[base].layers if isinstance(base, Target) else None,
             epoch=self._planner.epoch,
+            every_line=self._settings.every_line,
+            timeout_s=target.timeout_s,
         )
 
     def _views(self, target: Target) -> tuple[View, ...]:
@@ -330,27 +340,39 @@ class _Build:
         """Wait for a worker's message and take it up."""
         if self._pool is None or not self._slots:
             return
-        for slot, message in self._pool.messages():
+        spare = self._schedule.spare(self._jobserver.lent)
+        self._jobserver.share(spare)
+        for slot, message in self._pool.messages(() if spare else self._jobserver.pipes):
             self._hear(self._slots[slot], slot, message)
 
     def _hear(self, target: Target, slot: int, message: "Message") -> None:
-        from forgefile.executor import Printed, StepBegan  # noqa: PLC0415
+        from forgefile.executor import Again, Printed, StepBegan  # noqa: PLC0415
 
         if isinstance(message, StepBegan):
             self._tell(events.StepStarted(t=self._clock(), target=target.name, command=message.command))
         elif isinstance(message, Printed):
             for line in message.lines:
                 self._tell(events.Output(t=self._clock(), target=target.name, line=line))
+        elif isinstance(message, Again):
+            self._tell(events.Retrying(
+                t=self._clock(), target=target.name, message=message.failed.message, command=message.failed.command,
+                number=message.number, tries=message.tries, wait_s=message.wait_s,
+            ))  # fmt: skip
         else:
             del self._slots[slot]
+            self._jobserver.close(slot)
             self._ended(target, message)
 
     def _ended(self, target: Target, result: "JobResult") -> None:
         """Record what a job made and go on above it, or tell how it failed."""
         changed = self._changed_meanwhile(target)
         if result.committed is None or changed is not None:
+            if not self._count["failed"]:
+                began = [t.name for t in self._decisions if self._schedule.state(t) is State.RUNNING]
+                self._store.discard_failed(None, but=began)
             self._fail(target, self._failure(target, result, changed))
             return
+        self._store.discard_failed((target.name,))
         manifest, made = self._planner.manifests[target], result.committed.result
         records = self._store.records
         before = records.current(target.name)
@@ -363,9 +385,7 @@ class _Build:
                 records.keep_object_key(made.digest, result.committed.key)
             reasons = self._decisions[target].reasons
             name, text = fingerprint(manifest), encode(manifest)
-            records.remember(
-                Record(name, target.name, text, made, result.seconds, reasons, self._planner.options)
-            )
+            records.remember(Record(name, target.name, text, made, result.seconds, reasons, self._planner.options))
         self._planner.results[target] = made
         path = self._place(target)
         self._told("built", events.Built(
@@ -385,11 +405,13 @@ class _Build:
         message, command, hint = f"{changed} changed while it was used", "", "run forge again"
         if result.failed is not None:
             command, message, hint = result.failed.command, result.failed.message, result.failed.hint or ""
+        if result.kept and target.output == "tree" and userns.needed():
+            hint = hint or f"to see it with its owners: unshare --map-root-user --map-auto --wd={result.kept}"
         log = self._store.log_path(fingerprint(self._planner.manifests[target]))
         return events.Failed(
             t=self._clock(), target=target.name, message=message, command=command or None, tail=result.tail,
             location=str(target.location) if target.location else None, hint=hint or None, log=log,
-            wall_s=result.seconds,
+            kept=result.kept, wall_s=result.seconds,
         )  # fmt: skip
 
     def _fail(self, target: Target, event: events.Failed) -> None:

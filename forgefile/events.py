@@ -59,6 +59,17 @@ class Output(TargetEvent):
     line: str
 
 
+class Retrying(TargetEvent):
+    """A step failed that may succeed at another time: in `wait_s`, the target begins again, for the `number`th time."""
+
+    event = "retrying"
+    message: str
+    command: str
+    number: int
+    tries: int
+    wait_s: float
+
+
 class Built(TargetEvent):
     """The target ran and its output is in the store; `changed`: it is not what it was before."""
 
@@ -93,6 +104,8 @@ class Failed(TargetEvent):
     command: str | None = None
     tail: tuple[str, ...] = ()
     log: str | None = None
+    kept: str | None = None
+    """The folder with what it had made so far."""
     hint: str | None = None
     wall_s: float = 0.0
 

@@ -3,8 +3,12 @@
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+
+_TRIES, _PAUSE_S = 20, 0.05
+"""How often and after which pauses a folder is removed to which something is added meanwhile."""
 
 
 def copy_file(source: str, to: str) -> None:
@@ -40,19 +44,27 @@ def _copy_range(old: int, new: int, at: int, length: int) -> int:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a file, or a folder and all in it, also folders whose mode forbids it."""
-    if os.path.islink(path) or not os.path.isdir(path):
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    try:
-        _remove_folder(path)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        import subprocess  # noqa: PLC0415
+    """Remove a file, or a folder and all in it, also folders whose mode forbids it.
 
-        subprocess.run(["rm", "-rf", "--", path], check=True)  # it goes down step by step, where no path is too long
+    What a process that is just being killed still adds or removes there does not matter.
+    """
+    for left in reversed(range(_TRIES)):
+        if os.path.islink(path) or not os.path.isdir(path):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        try:
+            _remove_folder(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                import subprocess  # noqa: PLC0415
+
+                # it goes down step by step, where no path is too long
+                subprocess.run(["rm", "-rf", "--", path], check=True)
+            elif error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or not left:
+                raise
+            else:
+                time.sleep(_PAUSE_S)
 
 
 def _remove_folder(path: str) -> None:

@@ -13,7 +13,7 @@ import xxhash
 from forgefile.model import Step, Value
 
 _MIB = 1 << 20
-SANDBOX = 1
+SANDBOX = 2
 """Raised when forge itself changes what a step sees or what is kept of it."""
 
 Listing = Mapping[str, tuple[str, int, str]]
@@ -43,10 +43,11 @@ def canonical(step: Step) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON data; of a `Value` only the fields that differ from their default."""
+    """Return a value as JSON data; of a `Value` only the fields that differ from their default and decide something."""
     if isinstance(value, Value):
         fields = type(value).__fields__
-        set_ = {k: _plain(v) for k, v in value.__dict__.items() if fields[k] != v}
+        aside = value.UNDECIDING if isinstance(value, Step) else ()
+        set_ = {k: _plain(v) for k, v in value.__dict__.items() if fields[k] != v and k not in aside}
         return {"is": type(value).__name__, **set_}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]

@@ -11,9 +11,10 @@ from typing import Any
 
 from forgefile.errors import ForgefileError, UsageError, did_you_mean
 from forgefile.graph import Graph, OptionValue
-from forgefile.location import caller
-from forgefile.model import Rule, Source, Target
+from forgefile.location import Location, caller
+from forgefile.model import CORES, MEMORY, Pool, Rule, Source, Target
 from forgefile.reads import is_there
+from forgefile.units import duration_seconds, size_bytes
 
 VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
 RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
@@ -32,6 +33,7 @@ class Forge:
         self._options: dict[str, OptionValue] = {}
         self._defaults: dict[Target, None] = {}
         self._sources: dict[str, Source] = {}
+        self._pools: dict[str, Location | None] = {}
 
     def source(self, path: str) -> Source:
         """Return the handle of a file or folder that people write; `path` is relative to the Forgefile.
@@ -87,11 +89,50 @@ class Forge:
         self._options[name] = OptionValue(name, value, default, choices, help)
         return value
 
-    def target(self, name: str, rule: Rule) -> Target:
+    def pool(self, name: str, capacity: int) -> Pool:
+        """Declare a limited resource and return its handle, which targets name in `pools`.
+
+        A target runs when all its pools have room for it. Until then it waits, and others go ahead.
+        Raises `ForgefileError` for a name that is taken.
+        """
+        where = caller()
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise ForgefileError(f"a pool is named by a text, not by {name!r}", location=where)
+        if type(capacity) is not int or capacity < 1:
+            raise ForgefileError(
+                f"the capacity of the pool '{name}' is a number from 1, not {capacity!r}", location=where
+            )
+        if name in (CORES.name, MEMORY.name):
+            hint = f"forge.target(…, {name}=…) says how much of it a target takes"
+            raise ForgefileError(f"forge has a pool '{name}' itself", location=where, hint=hint)
+        if name in self._pools:
+            hint = f"the first is at {self._pools[name]}"
+            raise ForgefileError(f"there are two pools '{name}'", location=where, hint=hint)
+        self._pools[name] = where
+        return Pool(name, capacity)
+
+    def target(
+        self,
+        name: str,
+        rule: Rule,
+        *,
+        pools: Iterable[Pool] | Mapping[Pool, int] = (),
+        cores: int = 1,
+        memory: str | int = 0,
+        timeout: str | float | None = None,
+    ) -> Target:
         """Declare a target and return its handle, which other rules take as input.
 
         `name` is a relative path: a file target that is asked for is placed there, beside the Forgefile.
-        Raises `ForgefileError` for a name that is taken, reserved or leads out of the project folder.
+
+        The rest says when it runs and how long, and decides nothing of its content. While it runs, it holds one of
+        each of `pools`, or of a mapping the amount that stands there; `cores` of those that `-j` allows; and `memory`
+        of the machine's (`"4GiB"`, or bytes), as far as forge can know: what names none is not counted. On a machine
+        that has fewer cores or less memory it takes them all. When it has run for `timeout` (`"10min"`, or seconds),
+        what it runs is ended and it has failed.
+
+        Raises `ForgefileError` for a name that is taken, reserved or leads out of the project folder, and for more
+        of a pool than there is.
         """
         where = caller()
         if not isinstance(rule, Rule):
@@ -101,7 +142,10 @@ class Forge:
         if name in self._targets:
             first = self._targets[name].location
             raise ForgefileError(f"there are two targets '{name}'", location=where, hint=f"the first is at {first}")
-        target = self._targets[name] = Target(name, rule, where)
+        held = {**self._held(name, pools), CORES: _amount(name, "cores", cores)}
+        if octets := _octets(name, memory):
+            held[MEMORY] = octets
+        target = self._targets[name] = Target(name, rule, where, pools=held, timeout_s=_seconds(name, timeout))
         self._folders.update(dict.fromkeys(_folders_of(name), name))
         return target
 
@@ -111,6 +155,32 @@ class Forge:
             if not isinstance(target, Target):
                 raise ForgefileError(f"forge.default takes handles of targets, not {target!r}", location=caller())
             self._defaults[target] = None
+
+    def _held(self, name: str, pools: Any) -> dict[Pool, int]:
+        """Return how much a target holds of each pool that the Forgefile declared."""
+        if isinstance(pools, (str, Pool)) or not isinstance(pools, Iterable):
+            raise ForgefileError(
+                f"target '{name}': pools are a tuple of pools or a mapping to amounts, not {pools!r}",
+                location=caller(),
+                hint="write a tuple: pools=(network,)",
+            )
+        held: dict[Pool, int] = {}
+        for pool in pools:
+            if not isinstance(pool, Pool) or pool.name not in self._pools or pool.capacity is None:
+                raise ForgefileError(
+                    f"target '{name}': {pool!r} is no pool of this Forgefile",
+                    location=caller(),
+                    hint='declare it: network = forge.pool("network", 2)',
+                )
+            amount = _amount(name, f"of the pool '{pool.name}'", pools[pool] if isinstance(pools, Mapping) else 1)
+            if amount > pool.capacity:
+                raise ForgefileError(
+                    f"target '{name}' needs {amount} of the pool '{pool.name}', which has {pool.capacity}",
+                    location=caller(),
+                    hint=f"the pool is declared at {self._pools[pool.name]}",
+                )
+            held[pool] = amount
+        return held
 
     def _name_problem(self, name: Any) -> str | None:
         if not isinstance(name, str) or not name:
@@ -155,3 +225,35 @@ def _folders_of(path: str) -> list[str]:
     """Return the folders that a relative path lies in, the outermost first."""
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _amount(target: str, what: str, amount: Any) -> int:
+    """Return an amount that a target takes of something, which is a number from 1."""
+    if type(amount) is not int or amount < 1:
+        raise ForgefileError(f"target '{target}': {what} takes a number from 1, not {amount!r}", location=caller())
+    return amount
+
+
+def _octets(target: str, memory: Any) -> int:
+    """Return the bytes of memory that a target takes."""
+    try:
+        if type(memory) is int and memory >= 0:
+            return memory
+        if isinstance(memory, str):
+            return size_bytes(memory)
+    except ValueError as error:
+        raise ForgefileError(f"target '{target}': memory: {error}", location=caller()) from None
+    raise ForgefileError(f"target '{target}': memory is a size such as '4GiB', not {memory!r}", location=caller())
+
+
+def _seconds(target: str, timeout: Any) -> float | None:
+    """Return the seconds after which a target is ended."""
+    try:
+        seconds = duration_seconds(timeout) if isinstance(timeout, str) else timeout
+    except ValueError as error:
+        raise ForgefileError(f"target '{target}': timeout: {error}", location=caller()) from None
+    if seconds is None or (type(seconds) in (int, float) and 0 < seconds < float("inf")):
+        return None if seconds is None else float(seconds)
+    raise ForgefileError(
+        f"target '{target}': timeout is a duration such as '10min', or seconds, not {timeout!r}", location=caller()
+    )

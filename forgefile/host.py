@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from forgefile.errors import UsageError
 from forgefile.location import Location
@@ -22,6 +23,7 @@ PACKAGES = {
     "grub-mkimage": "grub-common",
     "gzip": "gzip",
     "lz4": "lz4",
+    "make": "make",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "mkfs.btrfs": "btrfs-progs",
@@ -70,6 +72,14 @@ def _search(tool: str, path: str) -> str | None:
         if folder.startswith("/") and os.access(found, os.X_OK) and not os.path.isdir(found):
             return found
     return None
+
+
+def memory_bytes() -> int:
+    """Return the bytes of memory that this machine, or the control group that forge runs in, has."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
+        return min(physical, int(stream.read()))
+    return physical
 
 
 def package(tool: str) -> str | None:

@@ -189,17 +189,45 @@ class Source(Value):
     path: str
 
 
-class Target:
-    """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules."""
+class Pool(Value):
+    """A named, limited resource, of which targets hold some while they run. `Forge.pool` makes one.
 
-    __slots__ = ("inputs", "location", "name", "output", "rule")
+    It says when a target runs and decides nothing of its content. `capacity` None: as much as the machine has.
+    """
+
+    name: str = field(kw_only=False)
+    capacity: int | None = field(default=None, kw_only=False)
+
+
+CORES = Pool("cores")
+"""As many as targets may run at once (`-j`). Every target holds one or more."""
+MEMORY = Pool("memory")
+"""The bytes of the machine's memory."""
+
+
+class Target:
+    """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules.
+
+    `pools` says how much it holds of which while it runs, `timeout_s` after how many seconds it is ended.
+    """
+
+    __slots__ = ("inputs", "location", "name", "output", "pools", "rule", "timeout_s")
 
     def __init__(
-        self, name: str, rule: Rule, location: Location | None, inputs: tuple[Artifact, ...] | None = None
+        self,
+        name: str,
+        rule: Rule,
+        location: Location | None,
+        *,
+        pools: Mapping[Pool, int] | None = None,
+        timeout_s: float | None = None,
+        inputs: tuple[Artifact, ...] | None = None,
     ) -> None:
         self.name = name
         self.rule = rule
         self.location = location
+        self.pools: Mapping[Pool, int] = {CORES: 1, **(pools or {})}
+        self.timeout_s = timeout_s
         self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule) if inputs is None else inputs
 
@@ -306,6 +334,9 @@ class Step(Value):
     tree and links in it lead nowhere else. None: it sees the host's tools, read-only.
     """
 
+    UNDECIDING: ClassVar[tuple[str, ...]] = ()
+    """The fields that decide nothing of the output."""
+
     root: str | None = None
 
 
@@ -314,7 +345,15 @@ class Run(Step):
 
     `stdout` is a path that receives the standard output, `stdin` a text. `tools` names further host programs and
     data files that the program uses and whose change must rebuild. `network` lends the host's network and resolver.
+
+    `jobserver` lets the program and make(1) below it run as many processes at once as there are idle cores: it gets
+    MAKEFLAGS. A program for which a number of processes is given does not listen to it.
+
+    When the program fails and `retries` is not 0, all steps of the target are done again that many times, after a
+    while and from nothing; if `flaky` is not empty, only when a line of what it printed has one of these texts.
     """
+
+    UNDECIDING = ("retries", "flaky")
 
     argv: tuple[str, ...] = field(kw_only=False)
     stdin: str | None = None
@@ -324,11 +363,16 @@ class Run(Step):
     network: bool = False
     tools: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
+    jobserver: bool = False
+    retries: int = 0
+    flaky: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Refuse an empty argv."""
+        """Refuse an empty argv, and less than no retries."""
         if not self.argv:
             raise self.refuse("argv", "is empty")
+        if self.retries < 0:
+            raise self.refuse("retries", f"is {self.retries}; expected a number from 0")
 
 
 class Write(Step):

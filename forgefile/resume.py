@@ -54,7 +54,7 @@ class Entry(NamedTuple):
     inputs: tuple[int, ...]
     tools: tuple[int, ...]
     rest: bytes
-    """Pickled: location, base (an index of `inputs`) or None, scratched, pickled steps."""
+    """Pickled: location, pools, time limit, base (an index of `inputs`) or None, scratched, pickled steps."""
     result: tuple[str, tuple[str, ...], int]
 
 
@@ -115,18 +115,18 @@ def part(snapshot: Snapshot) -> Part | None:
 
 def _border(entry: Entry) -> Target:
     rule = (_KeptTree if entry.output == "tree" else Kept)(base=None, inputs=(), scratched=(), steps_kept=b"")
-    return Target(entry.name, rule, None, ())
+    return Target(entry.name, rule, None, inputs=())
 
 
 def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
     inputs: tuple[Artifact, ...] = tuple(
         targets[each] if each >= 0 else Source(path=saved.artifacts[~each][0]) for each in entry.inputs
     )
-    location, base, scratched, steps = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
+    location, pools, timeout_s, base, scratched, steps = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
     rule = (_KeptTree if entry.output == "tree" else Kept)(
         base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps
     )
-    return Target(entry.name, rule, location, inputs)
+    return Target(entry.name, rule, location, pools=pools, timeout_s=timeout_s, inputs=inputs)
 
 
 def _result(entry: Entry) -> Result:
@@ -169,6 +169,8 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         base = getattr(target.rule, "base", None)
         rest = (
             target.location,
+            target.pools,
+            target.timeout_s,
             target.inputs.index(base) if isinstance(base, Target) else None,
             tuple(target.inputs.index(tree) for tree in described.scratched),
             pickle.dumps(described.steps),

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from forgefile import linux
+from forgefile import jobserver, linux
 from forgefile.cache.layout import EMPTY, LAYERS, STAGING
 from forgefile.job import Job
 from forgefile.lend import cache_copy, in_tmp, resolve
@@ -32,6 +32,8 @@ def furnish(job: Job) -> None:
     for folder in ("tmp", "in", "src", "scratch", "bin", "system-tmp"):
         os.makedirs(f"{run_}/{folder}")
     os.chmod(f"{run_}/system-tmp", 0o1777)
+    if os.path.exists(f"{job.staging}/{jobserver.NAME}"):
+        os.link(f"{job.staging}/{jobserver.NAME}", f"{run_}/{jobserver.NAME}")
     if job.output == "tree":
         os.mkdir(f"{run_}/out", 0o755)
         if job.base is not None:

@@ -8,16 +8,19 @@ environment, and a PID 1 with whose end everything that the step started ends. N
 Unaware of manifests, records and the scheduler.
 """
 
+import math
 import os
+import select
 import shlex
+import signal
 import socket
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from forgefile import linux
+from forgefile import jobserver, linux
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH
 from forgefile.job import Job, StepFailed
@@ -25,6 +28,7 @@ from forgefile.lend import Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write
 from forgefile.programs.copy import copy
 from forgefile.roots import MOUNT_POINTS, enter, furnish, host_file, write_text
+from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
@@ -34,15 +38,27 @@ _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linu
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
+_TOKENS = (3, 4)
+"""The file descriptors by which make takes tokens and puts them back: the form that it knows since version 4.2."""
+_KILLED = 128 + signal.SIGKILL
+"""The exit status of a shell whose last program got SIGKILL."""
+NO_MEMORY = "if memory ran out (dmesg tells), memory=… where targets are declared keeps some from running at once"
+"""The hint for what was killed by someone else."""
+_GRACE_S = 5
+"""How long a step's processes may take to end after SIGTERM."""
+_POLL_LIMIT_S = 86_400
+"""How long poll(2), whose limit is that of an int, is let wait at once."""
+
 Print = Callable[[bytes], None]
 
 
-def run(job: Job, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
+def run(job: Job, deadline: float, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
     """Run a job's steps in order in this process's private mount namespace; stop at the first that fails.
 
-    Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a base what changed in `upper`.
-    `printed` receives what the steps print, `began` each step's number and title. Raises `BuildError` when the
-    sandbox itself cannot be made.
+    At `deadline`, in seconds of the monotonic clock, the processes of the step that runs get a SIGTERM, and what is
+    left of them after a while is killed. Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a
+    base what changed in `upper`. `printed` receives what the steps print, `began` each step's number and title.
+    Raises `BuildError` when the sandbox itself cannot be made.
     """
     try:
         linux.unshare(linux.CLONE_NEWNS)
@@ -54,7 +70,7 @@ def run(job: Job, printed: Print, began: Callable[[int, str], None]) -> StepFail
         raise BuildError(f"the sandbox cannot be made: {error}", hint="forge doctor says what is missing") from error
     for number, step in enumerate(job.steps):
         began(number, title(step))
-        if failed := _run_step(job, step, printed):
+        if failed := _run_step(job, step, deadline, printed):
             return failed
     return None
 
@@ -73,7 +89,7 @@ def title(step: Step) -> str:
     return type(step).__name__
 
 
-def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
+def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
     host_root = f"{job.staging}/root"
     root = host_root if step.root is None else f"{job.staging}/run{step.root.removeprefix(_PREFIX)}"
@@ -90,7 +106,7 @@ def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
             lent = [*lend(root, "/usr/sbin/policy-rc.d", _POLICY_RC_D, 0o755)]
             if step.network:
                 lent += lend(root, "/etc/resolv.conf", host_file("/etc/resolv.conf"), 0o644)
-        status, message = _isolated(lambda: _inside(job, step, root), printed, step)
+        status, message = _isolated(lambda: _inside(job, step, root), job, step, deadline, printed)
     except OSError as error:
         status, message = 1, str(error)
     finally:
@@ -101,16 +117,20 @@ def _run_step(job: Job, step: Step, printed: Print) -> StepFailed | None:
                 os.rmdir(place)
         for cache in caches:
             keep_cache(job, cache)
-    if status or message:
-        words, _, hint = message.partition("\0")
-        return StepFailed(title(step), words or ended(status), hint or None)
-    return None
+    return _failure(step, status, message) if status or message else None
+
+
+def _failure(step: Step, status: int, message: str) -> StepFailed:
+    """Return how a step failed, from its exit status and from what PID 1 said of an error: words and a hint."""
+    words, _, hint = message.partition("\0")
+    words = words or ended(status)
+    if status == _KILLED or words == ended(-signal.SIGKILL):
+        hint = hint or NO_MEMORY
+    return StepFailed(title(step), words, hint or None)
 
 
 def ended(status: int) -> str:
     """Return how a program ended in words; `status` is its exit status, or minus the signal's number."""
-    import signal  # noqa: PLC0415
-
     if status < 0:
         with suppress(ValueError):
             return f"killed by {signal.Signals(-status).name}"
@@ -118,7 +138,7 @@ def ended(status: int) -> str:
     return f"exit status {status}"
 
 
-def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tuple[int, str]:
+def _isolated(inside: Callable[[], NoReturn], job: Job, step: Step, deadline: float, printed: Print) -> tuple[int, str]:
     """Fork a PID 1 with namespaces of its own that calls `inside`; return its status and what it says of an error."""
     output_read, output_write = os.pipe()
     error_read, error_write = os.pipe()
@@ -131,12 +151,31 @@ def _isolated(inside: Callable[[], NoReturn], printed: Print, step: Step) -> tup
         _guarded(lambda: _first(inside, output_write, alone=alone), error_write)
     os.close(output_write)
     os.close(error_write)
-    while chunk := os.read(output_read, 1 << 16):
-        printed(chunk)
+    late = _follow(output_read, deadline, printed, first)
     os.close(output_read)
     with open(error_read, "rb") as stream:
         message = stream.read().decode("utf-8", "replace")
-    return os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]), message
+    status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    if late:
+        limit = duration_text(job.timeout_s or 0)
+        message = f"took longer than {limit}\0timeout=… where it is declared sets the limit"
+    return status, message
+
+
+def _follow(output: int, deadline: float, printed: Print, process: int) -> bool:
+    """Pass on what a step prints until its end, which is brought about at the deadline; return whether it was."""
+    signals = [signal.SIGTERM, signal.SIGKILL]
+    ready = select.poll()
+    ready.register(output, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            os.kill(process, signals.pop(0))
+            deadline = time.monotonic() + _GRACE_S if signals else math.inf
+        elif ready.poll(None if left == math.inf else math.ceil(min(left, _POLL_LIMIT_S) * 1000)):
+            if not (chunk := os.read(output, 1 << 16)):
+                return len(signals) < 2  # noqa: PLR2004  one was sent
+            printed(chunk)
 
 
 def _first(inside: Callable[[], NoReturn], output: int, *, alone: bool) -> NoReturn:
@@ -177,6 +216,7 @@ def _inside(job: Job, step: Step, root: str) -> NoReturn:
     os.setsid()
     linux.drop_capabilities(_DROPPED_CAPABILITIES)
     linux.ignore_sync()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     match step:
         case Run():
             _exec_and_reap(step)
@@ -203,13 +243,19 @@ def _environment(job: Job, step: Step) -> dict[str, str]:
         "TERM": "dumb",
         "SOURCE_DATE_EPOCH": str(job.epoch),
         **({name: value for name, value in os.environ.items() if name.lower() in _PROXIES} if network else {}),
+        **({"MAKEFLAGS": f" -j --jobserver-auth={_TOKENS[0]},{_TOKENS[1]}"} if _takes_tokens(step) else {}),
         **(step.env if isinstance(step, Run) else {}),
     }
+
+
+def _takes_tokens(step: Step) -> bool:
+    return isinstance(step, Run) and step.jobserver
 
 
 def _exec_and_reap(step: Run) -> NoReturn:
     """Run a program as a child of PID 1, collect what others leave, and exit as it does."""
     child = _spawn(step)
+    signal.signal(signal.SIGTERM, _pass_on)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -218,10 +264,17 @@ def _exec_and_reap(step: Run) -> NoReturn:
             os._exit(os.waitstatus_to_exitcode(status))
 
 
+def _pass_on(number: int, _: object) -> None:
+    """Send a signal to all processes of this PID namespace but this one."""
+    with suppress(ProcessLookupError):
+        os.kill(-1, number)
+
+
 def _spawn(step: Run) -> int:
     """Start the step's program and return its process id; say on standard error what stands in the way.
 
-    posix_spawn copies none of this process's memory, which fork does and exec throws away.
+    posix_spawn copies none of this process's memory, which fork does and exec throws away. The signals that Python
+    ignores are what they were.
     """
     try:
         if step.stdin is not None:
@@ -231,14 +284,18 @@ def _spawn(step: Run) -> int:
         else:
             source = os.open("/dev/null", os.O_RDONLY)
         os.dup2(source, 0)
-        actions: list[tuple[int, int] | tuple[int, int, int]] = []
+        actions: list[tuple[Any, ...]] = []
         if step.stdout is not None:
             output = os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             actions.append((os.POSIX_SPAWN_DUP2, output, 1))
         actions += [(os.POSIX_SPAWN_CLOSE, inherited) for inherited in range(3, 64)]
         if step.cwd is not None:
             os.chdir(step.cwd)
-        return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions)
+        if step.jobserver:
+            tokens = f"{_PREFIX}/{jobserver.NAME}"
+            actions += [(os.POSIX_SPAWN_OPEN, number, tokens, os.O_RDWR, 0) for number in _TOKENS]
+        defaults = (signal.SIGPIPE, signal.SIGXFSZ)
+        return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions, setsigdef=defaults)
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)

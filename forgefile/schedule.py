@@ -1,15 +1,17 @@
 """Which target is in which state, and which comes next.
 
 WANT → READY → (DONE | QUEUED → RUNNING → DONE | FAILED), and SKIPPED from any state before RUNNING. Every transition
-goes through `Schedule._move`. Pure bookkeeping: no clock, no process, no file; who decides, runs and records is told
-what is ready and says what became of it.
+goes through `Schedule._move`, where a target also takes its pools and gives them back. It takes them all at once, so
+no two targets can wait for each other. Pure bookkeeping: no clock, no process, no file; who decides, runs and records
+is told what is ready and says what became of it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 
 from forgefile.graph import inputs
-from forgefile.model import Target
+from forgefile.model import CORES, Pool, Target
 
 
 class State(Enum):
@@ -17,7 +19,7 @@ class State(Enum):
 
     WANT = "wanted; some input is not done"
     READY = "all inputs are done; to be decided"
-    QUEUED = "has to run; waits for a worker"
+    QUEUED = "has to run; waits for a place in its pools"
     RUNNING = "a worker has it"
     DONE = "its output is right"
     FAILED = "it ran and failed"
@@ -33,9 +35,15 @@ _ALLOWED: Mapping[State, Collection[State]] = {
 
 
 class Schedule:
-    """The state of every target of one build. `targets` holds all that is needed, inputs first."""
+    """The state of every target of one build. `targets` holds all that is needed, inputs first.
 
-    def __init__(self, targets: Collection[Target]) -> None:
+    `machine` is the capacity of the pools whose capacity is the machine's. Of these a target that wants more than
+    there is gets all there is; of others the Forgefile says how much there is.
+    """
+
+    def __init__(self, targets: Collection[Target], machine: Mapping[Pool, int]) -> None:
+        self._machine = machine
+        self._held: Counter[Pool] = Counter()
         self._state = dict.fromkeys(targets, State.WANT)
         self._waits = {target: sum(1 for i in inputs(target) if i in self._state) for target in targets}
         self._above: dict[Target, list[Target]] = {target: [] for target in targets}
@@ -51,7 +59,7 @@ class Schedule:
 
     @property
     def busy(self) -> bool:
-        """Something runs or waits for a worker."""
+        """Something runs or waits to."""
         return bool(self._queue or self.running)
 
     def state(self, target: Target) -> State:
@@ -68,21 +76,56 @@ class Schedule:
         self._move(target, State.QUEUED)
         self._queue.append(target)
 
-    def start(self, priority: Callable[[Collection[Target]], Mapping[Target, float]], slots: int) -> list[Target]:
-        """Return the targets to start on `slots` free workers; asks for priorities only when there is a choice."""
-        if len(self._queue) > slots > 0:
+    def start(self, priority: Callable[[Collection[Target]], Mapping[Target, float]], lent: int = 0) -> list[Target]:
+        """Start what has room in all its pools and return it; asks for priorities only when there is a choice.
+
+        `lent` cores are taken beside those that targets hold.
+        A target that finds a pool full keeps those of lower priority out of that pool, so that small ones do not
+        overtake a large one for ever; those that need other pools go ahead.
+        """
+        if self._free_cores(lent) <= 0:
+            return []
+        chosen = self._that_fit(self._queue, lent)
+        if len(chosen) < len(self._queue) and (chosen or any(self._that_fit([t], lent) for t in self._queue)):
             rank = priority(tuple(self._queue))
             self._queue.sort(key=lambda target: -rank[target])
-        chosen, self._queue = self._queue[:slots], self._queue[slots:]
+            chosen = self._that_fit(self._queue, lent)
         for target in chosen:
+            self._queue.remove(target)
             self._move(target, State.RUNNING)
-            self.running.add(target)
         return chosen
+
+    def spare(self, lent: int) -> int:
+        """Return how many cores can be lent beside `lent`: those that are free, unless a target waits for a core."""
+        free = self._free_cores(lent)
+        return 0 if any(self._wanted(target)[CORES] > free for target in self._queue) else free
+
+    def _free_cores(self, lent: int) -> int:
+        return self._capacity(CORES) - self._held[CORES] - lent
+
+    def _that_fit(self, targets: Iterable[Target], lent: int) -> list[Target]:
+        """Return those that can run together beside what runs, the first of them first."""
+        held, full, chosen = self._held + Counter({CORES: lent}), set[Pool](), []
+        for target in targets:
+            wanted = self._wanted(target)
+            lacking = {pool for pool, amount in wanted.items() if held[pool] + amount > self._capacity(pool)}
+            if not lacking and full.isdisjoint(wanted):
+                held.update(wanted)
+                chosen.append(target)
+            elif CORES in lacking:  # which all need
+                break
+            full |= lacking
+        return chosen
+
+    def _wanted(self, target: Target) -> dict[Pool, int]:
+        return {pool: min(amount, self._capacity(pool)) for pool, amount in target.pools.items()}
+
+    def _capacity(self, pool: Pool) -> int:
+        return self._machine[pool] if pool.capacity is None else pool.capacity
 
     def done(self, target: Target) -> None:
         """Note that a target's output is right; what waited only for it becomes ready."""
         self._move(target, State.DONE)
-        self.running.discard(target)
         for above in self._above[target]:
             self._waits[above] -= 1
             if not self._waits[above] and self._state[above] is State.WANT:
@@ -92,7 +135,6 @@ class Schedule:
     def fail(self, target: Target) -> list[Target]:
         """Note that a target failed; return what is skipped because it needs it, nearest first."""
         self._move(target, State.FAILED)
-        self.running.discard(target)
         skipped: list[Target] = []
         wanted = list(self._above[target])
         while wanted:
@@ -117,3 +159,9 @@ class Schedule:
         if state not in _ALLOWED.get(before, ()):
             raise ValueError(f"{target.name} cannot go from {before.name} to {state.name}")
         self._state[target] = state
+        if state is State.RUNNING:
+            self.running.add(target)
+            self._held.update(self._wanted(target))
+        elif before is State.RUNNING:
+            self.running.discard(target)
+            self._held.subtract(self._wanted(target))

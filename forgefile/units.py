@@ -1,4 +1,6 @@
-"""Sizes as people write them, and as bytes. Unaware of everything else."""
+"""Sizes and durations as people write them, and as bytes and seconds. Unaware of everything else."""
+
+import re
 
 _FACTORS = {
     "": 1,
@@ -13,6 +15,10 @@ _FACTORS = {
     "GB": 10**9,
     "TB": 10**12,
 }
+
+
+_SECONDS = {"h": 3600, "min": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(h|min|s)", re.ASCII)
 
 
 def size_bytes(text: str) -> int:
@@ -44,3 +50,19 @@ def size_text(size: int) -> str:
 def align_up(size: int, unit: int) -> int:
     """Return the smallest multiple of `unit` that is not below `size`."""
     return -(-size // unit) * unit
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds in a duration such as `90 s`, `10min` or `1h 30min`. Raises `ValueError` for anything else."""
+    parts = _DURATION.findall(text)
+    if not parts or _DURATION.sub("", text).strip():
+        raise ValueError(f"'{text}' is no duration; write numbers and units, such as '90s', '10min' or '1h 30min'")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a number of seconds as a duration that `duration_seconds` reads: in whole units, but for the last."""
+    minutes, rest = divmod(round(seconds, 3), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    parts = ((hours, "h"), (minutes, "min"), (f"{rest:.3f}".rstrip("0").rstrip("."), "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number not in (0, "0")) or "0 s"

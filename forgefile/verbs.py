@@ -187,7 +187,9 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
     chosen = project.graph.select(options.words or ["*"]) if project.graph.targets else ()
     with store.lock(lambda holder: _print(f"waiting for the forge that builds here (process {holder})")):
         removed = sum(_unplace(project, target) for target in chosen)
-        results = store.discard([target.name for target in chosen] if options.words else None)
+        names = [target.name for target in chosen] if options.words else None
+        results = store.discard(names)
+        store.discard_failed(names)
         if options.all:
             project.close()
             remove_store(store.root)

@@ -5,6 +5,7 @@
 | objects/DIGEST | a file output |
 | layers/DIGEST | a layer: what one rule adds to a tree, as overlayfs keeps it |
 | staging/N | a job's folder, while it runs |
+| failed/TARGET | what a target that failed had made: `out`, and `tmp`, the folder that its steps shared |
 | cache/NAME | what steps share to save work, never to decide a result |
 | logs/FINGERPRINT | what the steps of a target printed |
 | snapshots/… | what a run knew that left nothing to do |
@@ -16,6 +17,7 @@
 OBJECTS = "objects"
 LAYERS = "layers"
 STAGING = "staging"
+FAILED = "failed"
 CACHE = "cache"
 LOGS = "logs"
 SNAPSHOTS = "snapshots"

@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
-from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
+from forgefile.cache.layout import CACHE, EMPTY, FAILED, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
 from forgefile.cache.records import Records, Result
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
-from forgefile.files import copy_file, remove_trees
+from forgefile.files import copy_file, remove_tree, remove_trees
 from forgefile.model import Output
 
 _TAG = (
@@ -167,6 +167,13 @@ class Store:
         )
         return len(forgotten)
 
+    def discard_failed(self, targets: Collection[str] | None, but: Collection[str] = ()) -> None:
+        """Remove what failed targets (None: all, `but` for some) had made. Call with the lock held."""
+        folder = os.path.join(self.root, FAILED)
+        there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        chosen = there if targets is None else there.intersection(map(_file_name, targets))
+        _remove([os.path.join(folder, name) for name in chosen.difference(map(_file_name, but))])
+
     def stage(self) -> str:
         """Return a new folder for a job, on the store's file system."""
         folder = os.path.join(self.root, STAGING)
@@ -279,6 +286,28 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
             raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
     layers = (*(base or ()), sealed.digest)
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
+
+
+def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> str | None:
+    """Move what a failed job had made out of its staging folder; return where to, or None when there is nothing.
+
+    Runs in a worker, when the job's namespaces, and with them its mounts, have ended.
+    """
+    to = os.path.join(root, FAILED, _file_name(target))
+    remove_tree(to)
+    os.makedirs(to, 0o700)
+    for name, path in (("out", "run/out" if base is None else "upper"), ("tmp", "run/tmp")):
+        with suppress(FileNotFoundError):
+            os.rename(f"{staging}/{path}", f"{to}/{name}")
+    for name in ("tmp", ""):
+        with suppress(OSError):  # there is something in it
+            os.rmdir(os.path.join(to, name))
+    return to if os.path.isdir(to) else None
+
+
+def _file_name(target: str) -> str:
+    """Return a target's name as one name of a file."""
+    return target.replace("%", "%25").replace("/", "%2F")
 
 
 def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Generator, Iterable, Mapping
 
 from forgefile.errors import BuildError
 
+_IGNORED = (13, 25)
+"""SIGPIPE and SIGXFSZ, which Python ignores, and which what it starts would ignore as well (numbers: signal(7))."""
+
 
 class Process:
     """A host program that runs. What it writes goes to the log; with `quiet`, warnings only if it fails."""
@@ -32,7 +35,9 @@ class Process:
         if self._warnings is not None:
             actions.append((os.POSIX_SPAWN_DUP2, self._warnings, 2))
         try:
-            self.pid = os.posix_spawnp(argv[0], argv, {**os.environ, **(env or {})}, file_actions=actions)
+            self.pid = os.posix_spawnp(
+                argv[0], argv, {**os.environ, **(env or {})}, file_actions=actions, setsigdef=_IGNORED
+            )
         except FileNotFoundError as error:
             raise BuildError(f"the host has no program '{argv[0]}'") from error
 

@@ -22,20 +22,22 @@ def reporter(
     *,
     verbosity: Verbosity = "normal",
     dry_run: bool = False,
+    explain: bool = False,
     trace: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Reporter:
     """Return the display of a run on `stream`, and in the trace file when one is named.
 
     `auto` is `rich` on a terminal that can move its cursor, and `plain` elsewhere. `dry_run` shows the `planned`
-    events as a table; without it they only serve the live display.
+    events as a table; without it they only serve the live display. `explain` tells every reason for what runs, before
+    it does.
 
     Raises `UsageError` when the trace file could not be written.
     """
     if form == "auto":
         able = stream.isatty() and environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
         form = "rich" if able else "plain"
-    shown = _form(form, stream, verbosity, dry_run=dry_run)
+    shown = _form(form, stream, verbosity, dry_run=dry_run, explain=explain)
     if trace is None:
         return shown
     from forgefile.report.trace import Trace  # noqa: PLC0415  only --trace needs it
@@ -43,7 +45,7 @@ def reporter(
     return Tee((shown, Trace(trace)))
 
 
-def _form(form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool) -> Reporter:
+def _form(form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool, explain: bool) -> Reporter:
     if form == "json":
         from forgefile.report.json import Json  # noqa: PLC0415  one form a run
 
@@ -51,10 +53,10 @@ def _form(form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool) ->
     if form == "rich":
         from forgefile.report.rich import Rich  # noqa: PLC0415  one form a run
 
-        return Rich(stream, verbosity=verbosity, dry_run=dry_run)
+        return Rich(stream, verbosity=verbosity, dry_run=dry_run, explain=explain)
     from forgefile.report.plain import Plain  # noqa: PLC0415  one form a run
 
-    return Plain(stream, verbosity=verbosity, dry_run=dry_run)
+    return Plain(stream, verbosity=verbosity, dry_run=dry_run, explain=explain)
 
 
 class Tee:

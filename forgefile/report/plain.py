@@ -10,9 +10,11 @@ from forgefile.report.words import Account, Line, text
 class Plain:
     """Writes the account of a run to a stream, a line at a time."""
 
-    def __init__(self, stream: TextIO, *, verbosity: Verbosity = "normal", dry_run: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO, *, verbosity: Verbosity = "normal", dry_run: bool = False, explain: bool = False
+    ) -> None:
         self._sink = Sink(stream)
-        self._account = Account(verbosity=verbosity, dry_run=dry_run)
+        self._account = Account(verbosity=verbosity, dry_run=dry_run, explain=explain)
 
     def report(self, event: Event) -> None:
         """Write what there is to say of an event."""

@@ -20,12 +20,13 @@ from forgefile.events import (
     Output,
     Planned,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
 )
 from forgefile.report import Sink, Verbosity
-from forgefile.report.words import Account, Line, Tone, clock, printable, text
+from forgefile.report.words import Account, Line, Tone, clock, next_try, printable, text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
@@ -58,11 +59,13 @@ class Rich:
         *,
         verbosity: Verbosity = "normal",
         dry_run: bool = False,
+        explain: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = Sink(stream)
-        self._account = Account(verbosity=verbosity, dry_run=dry_run, starts=verbosity == "verbose")
+        starts = verbosity == "verbose"
+        self._account = Account(verbosity=verbosity, dry_run=dry_run, explain=explain, starts=starts)
         self._lively = verbosity != "quiet" and not dry_run
         self._dry_run = dry_run
         self._console = console
@@ -148,6 +151,8 @@ class Board:
                     self._say(event.target, printable(event.line))
                 case StepStarted() if event.target in self._running:
                     self._say(event.target, f"$ {printable(event.command)}")
+                case Retrying() if event.target in self._running:
+                    self._say(event.target, next_try(event))
                 case Built() | Failed() | Restored() | Current() | Skipped():
                     self._running.pop(event.target, None)
                     self._ended.add(event.target)

@@ -17,6 +17,7 @@ from forgefile.events import (
     Failed,
     Finished,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
@@ -69,6 +70,9 @@ class Trace:
                 running = self._open[event.target]
                 self._end_step(running, event.t)
                 running.step.append(_Slice(event.command, event.t, {}))
+            case Retrying() if event.target in self._open:
+                self._end_step(self._open[event.target], event.t)
+                self._instant(event)
             case Built() | Failed() if event.target in self._open:
                 self._end(event.target, event.t, event.plain())
             case Built() | Failed() | Restored() | Current() | Skipped():

@@ -19,6 +19,7 @@ from forgefile.events import (
     Output,
     Planned,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
@@ -121,14 +122,18 @@ class Account:
     """Tells a run in lines.
 
     `starts` gives each target a line when it begins, with its reason; without them the reason stands where it ends.
-    `quiet` tells of failures only, `verbose` adds steps, output, every reason and what was up to date.
+    `explain` does so, too, and tells every reason. `quiet` tells of failures only, `verbose` adds steps, output, every
+    reason and what was up to date.
     """
 
-    def __init__(self, *, verbosity: Verbosity = "normal", dry_run: bool = False, starts: bool = True) -> None:
+    def __init__(
+        self, *, verbosity: Verbosity = "normal", dry_run: bool = False, explain: bool = False, starts: bool = True
+    ) -> None:
         self._quiet = verbosity == "quiet"
         self._verbose = verbosity == "verbose"
         self._dry_run = dry_run
-        self._starts = starts
+        self._starts = starts or explain
+        self._all_reasons = explain or self._verbose
         self._plans: list[Planned] = []
         self._reasons: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, str] = {}
@@ -136,26 +141,29 @@ class Account:
 
     def lines(self, event: Event) -> tuple[Line, ...]:
         """Return what there is to say of an event."""
+        if isinstance(event, Planned):
+            self._ended[event.target] = ""
         told = tuple(self._tell(event))
         return told if isinstance(event, Failed) or not self._quiet else ()
 
     def rest(self) -> tuple[Line, ...]:
         """Return what is still to be said when the events end: the table of a dry run that was cut short."""
         plans, self._plans = self._plans, []
-        return () if self._quiet else tuple(plan_table(plans, everything=self._verbose))
+        return () if self._quiet else tuple(plan_table(plans, everything=self._all_reasons))
 
     def _tell(self, event: Event) -> Iterator[Line]:
         match event:
             case Planned() if self._dry_run:
                 self._plans.append(event)
-            case Planned():
-                self._ended[event.target] = ""
             case Started():
                 self._reasons[event.target] = event.reasons
                 if self._starts:
-                    yield from self._start(event)
+                    yield from self._with_reasons((Span("building "), Span(event.target, "name")), event.reasons)
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
+            case Retrying():
+                first = printable(event.message.partition("\n")[0])
+                yield Span("retrying ", "warning"), Span(event.target, "name"), Span(f": {first}; {next_try(event)}")
             case Note():
                 yield Span("note: ", "warning"), Span(printable(event.message))
             case Finished() if self._dry_run:
@@ -165,13 +173,12 @@ class Account:
             case Built() | Restored() | Current() | Skipped() | Failed():
                 yield from self._end(event)
 
-    def _start(self, event: Started) -> Iterator[Line]:
-        head = (Span("building "), Span(event.target, "name"))
-        if self._verbose and len(event.reasons) > 1:
+    def _with_reasons(self, head: Line, reasons: Sequence[str]) -> Iterator[Line]:
+        if self._all_reasons and len(reasons) > 1:
             yield *head, Span(":")
-            yield from (_line(f"  {printable(reason)}", "aside") for reason in event.reasons)
+            yield from (_line(f"  {printable(reason)}", "aside") for reason in reasons)
         else:
-            yield *head, *_because(event.reasons)
+            yield *head, *_because(reasons)
 
     def _end(self, event: Built | Restored | Current | Skipped | Failed) -> Iterator[Line]:
         self._ended[event.target] = event.event
@@ -185,7 +192,7 @@ class Account:
                 reasons = () if self._starts else self._reasons.get(event.target, ())
                 yield Span("built ", "good"), name, Span(words + same), *_because(reasons)
             case Restored():
-                yield Span("restored ", "kept"), name, *_because(event.reasons)
+                yield from self._with_reasons((Span("restored ", "kept"), name), event.reasons)
             case Current() if self._verbose:
                 yield name, Span(" is up to date", "aside")
             case Skipped():
@@ -223,8 +230,13 @@ def nothing_done(wanted: Sequence[str], current: int) -> str:
     return f"{names(wanted)} {'is' if len(wanted) == 1 else 'are'} up to date"
 
 
+def next_try(event: Retrying) -> str:
+    """Return when a target is tried again, and how often it may be: `try 2 of 3 in 4 s`."""
+    return f"try {event.number} of {event.tries} in {clock(event.wait_s)}"
+
+
 def failure(event: Failed) -> Iterator[Line]:
-    """Yield the block that tells of a failure: what, where, the command, its last words, the log and a hint."""
+    """Yield the block that tells of a failure: what, where, the command, its last words, where to look and a hint."""
     after = f" after {duration(event.wall_s)}" if event.wall_s else ""
     first, *more = event.message.splitlines() or [""]
     yield Span("failed ", "bad"), Span(event.target, "name"), Span(f"{after}: {printable(first)}")
@@ -241,6 +253,8 @@ def failure(event: Failed) -> Iterator[Line]:
         yield from ((Span("    | ", "aside"), Span(printable(line))) for line in event.tail)
     if event.log:
         yield Span("  log          ", "aside"), Span(event.log)
+    if event.kept:
+        yield Span("  kept         ", "aside"), Span(event.kept)
     if event.hint:
         yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Copy, Rule, Run, Sandbox, Source, Step, Target, Tree, Value, Write, field
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 
@@ -131,4 +132,6 @@ class Apt(Rule):
                 Cache(name="deb", path="/var/cache/apt/archives"),
                 Cache(name="lists", path="/var/lib/apt/lists"),
             ),
+            retries=RETRIES,
+            flaky=TROUBLE,
         )

@@ -54,6 +54,10 @@ class Command(Rule):
     """Variables beside those that every step has. Default: none."""
     network: bool = False
     """Whether the program may use the network; what it fetches then decides the output unseen. Default: no."""
+    jobserver: bool = False
+    """Whether make(1), run by or as the program without a `-j` of its own, uses the idle cores. Default: no."""
+    retries: int = 0
+    """How often it is tried again, after some seconds and from nothing, when it fails. Default: never."""
     tools: tuple[str, ...] = ()
     """Other host programs that the program runs, and data files of the host that it reads (absolute paths), so that a
     change to one rebuilds the target. `argv[0]` is one always. Default: none."""
@@ -62,6 +66,8 @@ class Command(Rule):
         """Refuse an empty argv, and a command that makes nothing or makes it in two places."""
         if not self.argv:
             raise self.refuse("argv", "is empty", hint="the first item is the program")
+        if self.retries < 0:
+            raise self.refuse("retries", f"is {self.retries}; expected a number from 0")
         words = [word for item in self.argv for word in (item if isinstance(item, tuple) else (item,))]
         has_out = any(isinstance(word, Out) for word in words)
         if self.stdout and self.output == "tree":
@@ -84,6 +90,8 @@ class Command(Rule):
             env=self.env,
             network=self.network,
             tools=self.tools,
+            jobserver=self.jobserver,
+            retries=self.retries,
         )
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from forgefile.errors import did_you_mean
+from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
 from forgefile.programs.debian import empty, forget_host, settle
 
@@ -70,6 +71,8 @@ class Debootstrap(Rule):
             env={"DEBIAN_FRONTEND": "noninteractive", **self.environment},
             tools=() if self.keyring else (_KEYRING,),
             caches=(Cache(name="deb", path=debs),),
+            retries=RETRIES,
+            flaky=TROUBLE,
         )
         yield Call(empty, f"{box.out}/run")  # in the tree itself /run is the sandbox's
         yield Call(forget_host, root=box.out)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from forgefile.errors import did_you_mean
+from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step, Write
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 
@@ -81,6 +82,8 @@ class Mmdebstrap(Rule):
             env=environment,
             tools=() if self.keyring else (_KEYRING,),
             caches=(Cache(name="deb", path=debs), Cache(name="lists", path=lists)),
+            retries=RETRIES,
+            flaky=TROUBLE,
         )
         yield Call(empty, f"{box.out}/run")  # in the tree itself /run is the sandbox's
         if kernel_may_come:

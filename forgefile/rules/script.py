@@ -16,6 +16,7 @@ class Script(Rule):
       do not start; `host`: the script runs with the host's programs, read-only, and finds the tree at `$TREE`.
     - `environment`: variables for the script, beside PATH, HOME, LC_ALL=C.UTF-8, TZ=UTC and SOURCE_DATE_EPOCH.
     - `network`: whether the script may use the network; default no.
+    - `jobserver`: whether make(1), run by the script without a `-j` of its own, uses the idle cores; default no.
     - `tools`: host programs that a script on the host uses, so that a change to one of them rebuilds.
 
     Make the script repeatable: the same inputs should give the same files.
@@ -30,6 +31,7 @@ class Script(Rule):
     where: str = "tree"
     environment: Mapping[str, str] = {}
     network: bool = False
+    jobserver: bool = False
     tools: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -50,5 +52,6 @@ class Script(Rule):
             root=box.out if self.where == "tree" else None,
             env={**paths, **self.environment},
             network=self.network,
+            jobserver=self.jobserver,
             tools=self.tools,
         )

@@ -119,6 +119,47 @@ def test_one_job_at_a_time(project):
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
+def _overlap(ended, *targets):
+    """Return how many of some targets ran at once at most."""
+    spans = [_span(ended, target) for target in targets]
+    return max(sum(begin <= t < end for begin, end in spans) for t, _ in spans)
+
+
+def test_what_shares_a_pool_waits_and_others_go_ahead(project):
+    project.forgefile(
+        'link = forge.pool("link", 1)',
+        *(f'forge.target("t{n}", Noisy(line="sleep 0.2; echo >$OUT"), pools=(link,))' for n in range(3)),
+        *(f'forge.target("free-{n}", Noisy(line="sleep 0.2; echo >$OUT"))' for n in range(2)),
+    )
+    ended = project.json("-j", "3")
+    assert _overlap(ended, "t0", "t1", "t2") == 1
+    assert _overlap(ended, "t0", "t1", "t2", "free-0", "free-1") > 1
+
+
+def test_cores_and_memory_of_the_machine(project):
+    project.forgefile(
+        'forge.target("all", Noisy(line="sleep 0.2; echo >$OUT"), cores=64)',
+        *(f'forge.target("t{n}", Noisy(line="sleep 0.2; echo >$OUT"), memory="1TiB")' for n in range(2)),
+    )
+    ended = project.json("-j", "3")
+    assert _overlap(ended, "all", "t0", "t1") == 1
+
+
+def test_a_pool_decides_no_content(project):
+    line = 'forge.target("a", Shell(line="echo a")%s)'
+    project.forgefile(line % "")
+    project.ran()
+    project.forgefile('link = forge.pool("link", 1)', line % ', pools=(link,), cores=2, memory="1MiB"')
+    project.nothing_runs()
+
+
+def test_more_of_a_pool_than_there_is(project):
+    line = project.forgefile('p = forge.pool("link", 2)', 'forge.target("a", Shell(line="echo"), pools={p: 3})')
+    err = project.forge(status=2).err
+    assert f"Forgefile.py:{line + 1}: target 'a' needs 3 of the pool 'link', which has 2" in err
+    assert f"hint: the pool is declared at Forgefile.py:{line}" in err
+
+
 def test_the_longest_way_goes_first(project):
     text = (
         *(f'forge.target("short-{n}", Noisy(line="echo {n} >$OUT", inputs=(forge.source("s"),)))' for n in range(3)),
@@ -278,6 +319,29 @@ def test_quiet_and_verbose(project):
     assert project.forge("-q").out == ""
     project.forgefile('forge.target("a", Noisy(line="echo said; false"))')
     assert "failed a" in project.forge("-q", status=1).out
+
+
+@pytest.mark.parametrize("how", [(), ("-v",)])
+def test_explain(project, how):
+    """What runs has before it the reasons that a dry run gives; what does not has none."""
+    project.write("s", "1")
+    target = 'Shell(line="cat $1; echo %s" % forge.option("word", "one"), inputs=(s,))'
+    project.forgefile('s = forge.source("s")', f'a = forge.target("a", {target})', 'forge.target("b", Shell(line="cat $1", inputs=(a,)))')
+    assert "building a (never built)\n" in project.forge("--explain", *how).out
+    project.write("s", "2")
+    ((_, reasons), _) = project.planned("-D", "word=two").values()
+    assert len(reasons) == 2
+    told = project.forge("--explain", *how, "-D", "word=two").out.splitlines()
+    begin = told.index("building a:")
+    assert told[begin + 1 : begin + 3] == [f"  {reason}" for reason in reasons]
+    assert begin < told.index("building b (a: content changed)")
+    project.write("s", "1")
+    ((_, reasons), _) = project.planned().values()
+    told = project.forge("--explain", *how).out.splitlines()
+    begin = told.index("restored a:")
+    assert told[begin + 1 : begin + 3] == [f"  {reason}" for reason in reasons]
+    assert not any(line.startswith("building") for line in project.forge("--explain", *how).out.splitlines())
+    assert project.forge("--explain", "-q").out == ""
 
 
 def test_another_file_and_folder(project):

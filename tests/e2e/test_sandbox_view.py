@@ -309,3 +309,16 @@ def test_output_comes_while_the_step_runs(project):
     process.terminate()
     process.communicate(timeout=20)
     until(lambda: process.poll() is not None)
+
+
+def test_no_signal_is_ignored(project):
+    """What a shell pipes into `head` ends without an error message, also when forge was started by nohup(1)."""
+    glibcs = 0b11 << 31  # signals 32 and 33, which posix_spawn(3) leaves ignored and no program may use
+    inside = "sed -n /SigIgn/p /proc/self/status; yes | head -n1"
+    project.forgefile(f'forge.target("a", Noisy(line="{inside} >&2; echo >$OUT"))')
+    for prefix in ((), ("nohup",)):
+        project.forge("clean", status=None)
+        events = project.forge("--json", prefix=prefix).events
+        ignored, yes = [event["line"] for event in events if event["event"] == "output"]
+        assert int(ignored.split()[1], 16) & ~glibcs == 0
+        assert yes == "y"

@@ -4,10 +4,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgefile.graph import Graph, inputs, remaining
+from forgefile.model import CORES, MEMORY, Pool, Target
 from forgefile.schedule import Schedule, State
-from tests.conftest import make
+from tests.conftest import Needs
 
 ENDS = (State.DONE, State.FAILED, State.SKIPPED)
+POOLS = (Pool("one", 1), Pool("two", 2), Pool("five", 5))
+MEMORY_BYTES = 4
+
+
+@st.composite
+def pools(draw):
+    """Return what a target holds: of declared pools no more than there is, of the machine's perhaps more."""
+    held = {pool: draw(st.integers(1, pool.capacity)) for pool in draw(st.sets(st.sampled_from(POOLS)))}
+    if draw(st.booleans()):
+        held |= {CORES: draw(st.integers(1, 5)), MEMORY: draw(st.integers(1, 9))}
+    return held
 
 
 @st.composite
@@ -15,7 +27,7 @@ def graphs(draw):
     targets = []
     for number in range(draw(st.integers(1, 9))):
         below = draw(st.lists(st.sampled_from(targets), max_size=3)) if targets else []
-        targets.append(make(f"t{number}", *below))
+        targets.append(Target(f"t{number}", Needs(inputs=tuple(below)), None, pools=draw(pools())))
     return tuple(targets)
 
 
@@ -27,9 +39,12 @@ def needs(target):
 class Build:
     """The engine's loop with drawn outcomes in place of decisions and workers."""
 
-    def __init__(self, targets, data, slots, keep_going):
-        self.data, self.slots, self.keep_going = data, slots, keep_going
-        self.schedule = Schedule(targets)
+    def __init__(self, targets, data, cores, keep_going):
+        self.data, self.keep_going = data, keep_going
+        self.capacity = {CORES: cores, MEMORY: MEMORY_BYTES, **{pool: pool.capacity for pool in POOLS}}
+        self.schedule = Schedule(targets, {CORES: cores, MEMORY: MEMORY_BYTES})
+        length = remaining(targets, lambda _: 1.0)
+        self.rank = {target: length[target] - number / 100 for number, target in enumerate(targets)}
         self.started = []
         self.told = []
 
@@ -39,17 +54,40 @@ class Build:
     def run(self):
         self.advance()
         while self.schedule.busy:
-            free = self.slots - len(self.schedule.running)
-            for target in self.schedule.start(lambda t: remaining(t, lambda _: 1.0), free):
-                assert all(self.schedule.state(needed) is State.DONE for needed in inputs(target))
-                self.started.append(target)
-            assert 0 < len(self.schedule.running) <= self.slots
+            self.start()
             ended = self.data.draw(st.sampled_from(sorted(self.schedule.running, key=lambda t: t.name)))
             if self.draw("done", "done", "failed") == "done":
                 self.schedule.done(ended)
             else:
                 self.fail(ended)
             self.advance()
+
+    def start(self):
+        before = set(self.schedule.running)
+        started = self.schedule.start(lambda _: self.rank)
+        self.started += started
+        running = self.schedule.running
+        assert running, "whatever waits for whatever, something runs"
+        assert running == before | set(started)
+        assert all(self.held(pool, running) <= capacity for pool, capacity in self.capacity.items())
+        for target in started:
+            assert all(self.schedule.state(needed) is State.DONE for needed in inputs(target))
+        self.check_order(before, started)
+
+    def check_order(self, before, started):
+        """Who waits finds a pool full, or kept free for one before it; who comes after it does not take from it."""
+        kept = set()
+        for target in sorted(self.rank, key=self.rank.get, reverse=True):
+            if self.schedule.state(target) is State.QUEUED:
+                above = before | {other for other in started if self.rank[other] > self.rank[target]}
+                lacking = {p for p in target.pools if self.held(p, {*above, target}) > self.capacity[p]}
+                assert lacking or kept & target.pools.keys()
+                kept |= lacking
+            elif target in started:
+                assert not kept & target.pools.keys()
+
+    def held(self, pool, targets):
+        return sum(min(target.pools.get(pool, 0), self.capacity[pool]) for target in targets)
 
     def advance(self):
         for target in self.schedule.ready():
@@ -69,8 +107,8 @@ class Build:
 
 
 @given(graphs(), st.data(), st.integers(1, 3), st.booleans())
-def test_every_build_ends_in_order(targets, data, slots, keep_going):
-    build = Build(targets, data, slots, keep_going)
+def test_every_build_ends_in_order(targets, data, cores, keep_going):
+    build = Build(targets, data, cores, keep_going)
     build.run()
     state = {target: build.schedule.state(target) for target in targets}
     assert all(end in ENDS for end in state.values())

@@ -3,6 +3,7 @@
 import pytest
 
 from forgefile.errors import ForgefileError
+from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Run, Sandbox, Source, Target
 from forgefile.programs.debian import empty, forget_host, settle
 from forgefile.rules import Debootstrap
@@ -57,6 +58,8 @@ def test_steps():
         env={"DEBIAN_FRONTEND": "noninteractive"},
         tools=(KEYRING,),
         caches=(Cache(name="deb", path="/run/forge/tmp/deb"),),
+        retries=RETRIES,
+        flaky=TROUBLE,
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from forgefile.errors import ForgefileError
+from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Run, Sandbox, Source, Target, Write
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 from forgefile.rules import Mmdebstrap
@@ -80,6 +81,8 @@ def test_steps():
         env={"DEBIAN_FRONTEND": "noninteractive"},
         tools=(KEYRING,),
         caches=(Cache(name="deb", path="/run/forge/tmp/deb"), Cache(name="lists", path="/run/forge/tmp/lists")),
+        retries=RETRIES,
+        flaky=TROUBLE,
     )
 
 

@@ -37,6 +37,7 @@ def manifest(*steps, **more):
         (Run(("ls", "-l")), '{"is":"Run","argv":["ls","-l"]}'),
         (Run(("ls",), root=None, env={}, network=False), '{"is":"Run","argv":["ls"]}'),
         (Run(("ls",), env={"B": "2", "A": "1"}), '{"is":"Run","argv":["ls"],"env":{"A":"1","B":"2"}}'),
+        (Run(("ls",), retries=2, flaky=("mirror",)), '{"is":"Run","argv":["ls"]}'),
         (Write("/etc/motd", text="schön\n"), '{"is":"Write","path":"/etc/motd","text":"schön\\n"}'),
         (Copy("/a", "/b", mode=0o600), '{"is":"Copy","source":"/a","destination":"/b","mode":384}'),
         (Call(settle, root="/r"), '{"is":"Call","root":"/r","function":"forgefile.programs.debian.settle"}'),
@@ -84,7 +85,7 @@ def test_fingerprint():
         {"inputs": (("a", "2"),)},
         {"inputs": (("b", "1"),)},
         {"tools": (("a", "1"),)},
-        {"sandbox": ("2",)},
+        {"sandbox": ("another",)},
         {"inputs": (("a", "1"), ("b", "1"))},
     ],
 )

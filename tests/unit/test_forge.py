@@ -5,7 +5,7 @@ import pytest
 from forgefile.errors import ForgefileError, UsageError
 from forgefile.forge import RESERVED, VERBS, Forge
 from forgefile.graph import OptionValue
-from forgefile.model import Source
+from forgefile.model import CORES, MEMORY, Pool, Source
 from tests.conftest import Needs, NeedsTree
 
 
@@ -254,3 +254,75 @@ def test_a_setting_that_no_option_takes(folder):
     with pytest.raises(UsageError, match="there is no option 'sute'") as caught:
         forge.graph()
     assert caught.value.hint == "did you mean 'suite'?"
+
+
+# When a target runs
+
+
+def test_what_a_target_holds(forge):
+    network, links = forge.pool("network", 2), forge.pool("links", 1)
+    assert forge.target("none", Needs()).pools == {CORES: 1}
+    assert forge.target("one", Needs(), pools=(network, links)).pools == {CORES: 1, network: 1, links: 1}
+    target = forge.target("more", Needs(), pools={network: 2}, cores=3, memory="1GiB")
+    assert target.pools == {CORES: 3, network: 2, MEMORY: 1 << 30}
+    assert forge.target("bytes", Needs(), memory=5).pools == {CORES: 1, MEMORY: 5}
+    assert target.timeout_s is None
+
+
+def test_how_long_a_target_may_take(forge):
+    assert forge.target("text", Needs(), timeout="1h 30min").timeout_s == 5400
+    assert forge.target("number", Needs(), timeout=0.5).timeout_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", 1), "a pool is named by a text, not by ''"),
+        ((3, 1), "a pool is named by a text, not by 3"),
+        (("a", 0), "the capacity of the pool 'a' is a number from 1, not 0"),
+        (("a", True), "the capacity of the pool 'a' is a number from 1, not True"),
+        (("a", "2"), "the capacity of the pool 'a' is a number from 1, not '2'"),
+        (("cores", 2), "forge has a pool 'cores' itself"),
+        (("memory", 2), "forge has a pool 'memory' itself"),
+        (("taken", 2), "there are two pools 'taken'"),
+    ],
+)
+def test_a_pool_that_may_not_be(forge, arguments, message):
+    forge.pool("taken", 1)
+    with pytest.raises(ForgefileError) as caught:
+        forge.pool(*arguments)
+    assert caught.value.message == message
+    assert caught.value.location.file == __file__
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message", "hint"),
+    [
+        ({"pools": "network"}, "pools are a tuple of pools or a mapping to amounts, not 'network'", "write a tuple"),
+        ({"pools": Pool("network", 2)}, "pools are a tuple of pools or a mapping", "pools=(network,)"),
+        ({"pools": 5}, "pools are a tuple of pools or a mapping to amounts, not 5", None),
+        ({"pools": ("network",)}, "'network' is no pool of this Forgefile", 'network = forge.pool("network", 2)'),
+        ({"pools": (Pool("other", 1),)}, "is no pool of this Forgefile", None),
+        ({"pools": (CORES,)}, "is no pool of this Forgefile", None),
+        ({"pools": {Pool("network", 2): 3}}, "needs 3 of the pool 'network', which has 2", "the pool is declared at"),
+        ({"pools": {Pool("network", 2): 0}}, "of the pool 'network' takes a number from 1, not 0", None),
+        ({"cores": 0}, "cores takes a number from 1, not 0", None),
+        ({"cores": 1.5}, "cores takes a number from 1, not 1.5", None),
+        ({"memory": "much"}, "memory: 'much' is no size", None),
+        ({"memory": -1}, "memory is a size such as '4GiB', not -1", None),
+        ({"memory": 1.5}, "memory is a size such as '4GiB', not 1.5", None),
+        ({"timeout": "10"}, "timeout: '10' is no duration", None),
+        ({"timeout": "0s"}, "timeout is a duration such as '10min', or seconds, not '0s'", None),
+        ({"timeout": -1}, "timeout is a duration such as '10min', or seconds, not -1", None),
+        ({"timeout": True}, "timeout is a duration such as '10min', or seconds, not True", None),
+        ({"timeout": float("nan")}, "timeout is a duration such as '10min', or seconds, not nan", None),
+    ],
+)
+def test_what_a_target_cannot_hold(forge, keywords, message, hint):
+    forge.pool("network", 2)
+    with pytest.raises(ForgefileError) as caught:
+        forge.target("a", Needs(), **keywords)
+    assert "target 'a'" in caught.value.message
+    assert message in caught.value.message
+    assert hint is None or hint in caught.value.hint
+    assert (caught.value.status, caught.value.location.file) == (2, __file__)

@@ -18,6 +18,10 @@ def tools(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_memory_is_that_of_a_machine():
+    assert host.memory_bytes() > 64 << 20
+
+
 def test_find_by_path(tools):
     assert host.find("mine") == f"{tools}/mine"
     assert host.find("sh") in ("/usr/bin/sh", "/bin/sh", "/usr/local/bin/sh")

@@ -22,6 +22,7 @@ from forgefile.events import (
     Output,
     Planned,
     Restored,
+    Retrying,
     Skipped,
     Started,
     StepStarted,
@@ -41,8 +42,12 @@ FAILED = Failed(
     command="mke2fs -d 'a tree' out",
     tail=("mke2fs 1.47", "[bold]no space[/bold]\x1b[2J left"),
     log=".forge/logs/disk.img",
+    kept=".forge/failed/disk.img",
     hint="give the partition a larger size",
     wall_s=2.1,
+)
+RETRYING = Retrying(
+    t=2.0, target="rootfs", message="exit status 25\nand more", command="mmdebstrap", number=2, tries=3, wait_s=8
 )
 FAILURE_BLOCK = """\
 failed disk.img after 2.1 s: mke2fs ended with status 1
@@ -53,6 +58,7 @@ failed disk.img after 2.1 s: mke2fs ended with status 1
     | mke2fs 1.47
     | [bold]no space[/bold] left
   log          .forge/logs/disk.img
+  kept         .forge/failed/disk.img
   hint         give the partition a larger size
 """
 SKIPPED = Skipped(t=3.0, target="disk.qcow2", because="disk.img")
@@ -579,3 +585,64 @@ def test_a_character_that_the_stream_lacks_is_escaped():
     Plain(stream).report(Note(t=0.0, message="é → \udcff"))
     stream.seek(0)
     assert stream.read() == "note: é \\u2192 \\udcff\n"
+
+
+# Another try
+
+
+def test_another_try_is_told():
+    assert plain(RETRYING) == "retrying rootfs: exit status 25; try 2 of 3 in 8 s\n"
+    assert plain(RETRYING, verbosity="quiet") == ""
+
+
+def test_another_try_stands_where_the_target_runs():
+    board = Board(lambda: 2.0)
+    console = Console(file=io.StringIO(), width=80)
+    board.note(Started(t=0.0, target="rootfs"))
+    board.note(RETRYING)
+    console.print(board)
+    assert "rootfs  2 s  try 2 of 3 in 8 s" in console.file.getvalue()
+
+
+def test_another_try_in_the_trace(tmp_path):
+    trace = Trace(tmp_path / "trace.json")
+    for event in (
+        Started(t=0.0, target="rootfs"),
+        StepStarted(t=0.5, target="rootfs", command="mmdebstrap"),
+        RETRYING,
+        StepStarted(t=10.0, target="rootfs", command="mmdebstrap"),
+        Built(t=12.0, target="rootfs", wall_s=12, size=1),
+    ):
+        trace.report(event)
+    trace.close()
+    told = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [(e["ts"], e["dur"]) for e in told if e.get("cat") == "step"] == [
+        (500_000, 1_500_000),
+        (10_000_000, 2_000_000),
+    ]
+    assert [e["ts"] for e in told if e["name"] == "retrying: rootfs"] == [2_000_000]
+
+
+# Reasons
+
+
+RUNS = Started(t=0.0, target="a", reasons=("s: content changed", "sh: one → two"))
+TOLD = "building a:\n  s: content changed\n  sh: one → two\n"
+
+
+def test_explained_in_plain_lines():
+    assert plain(RUNS) == "building a (s: content changed; 1 more reason)\n"
+    assert plain(RUNS, explain=True) == TOLD
+    assert plain(RUNS, verbosity="verbose") == TOLD
+    assert plain(RUNS, explain=True, verbosity="quiet") == ""
+    assert plain(Started(t=0.0, target="a", reasons=("never built",)), explain=True) == "building a (never built)\n"
+
+
+def test_explained_on_a_terminal():
+    """The reasons stand before the target runs, and not again when it is built."""
+    stream = io.StringIO()
+    display = Rich(stream, explain=True, console=Console(file=stream, width=80, highlight=False))
+    display.report(RUNS)
+    display.report(Built(t=1.0, target="a", wall_s=1.0, size=1))
+    display.close()
+    assert stream.getvalue() == f"{TOLD}built a in 1.0 s, 1 B\n"

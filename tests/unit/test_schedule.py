@@ -2,8 +2,9 @@
 
 import pytest
 
+from forgefile.model import CORES, MEMORY, Pool, Target
 from forgefile.schedule import Schedule, State
-from tests.conftest import make
+from tests.conftest import Needs, make
 
 LOW = make("low")
 LEFT = make("left", LOW)
@@ -11,6 +12,10 @@ RIGHT = make("right", LOW)
 TOP = make("top", LEFT, RIGHT)
 ALONE = make("alone")
 ALL = (LOW, LEFT, RIGHT, TOP, ALONE)
+
+
+def schedule_of(targets, cores=4, memory=8):
+    return Schedule(targets, {CORES: cores, MEMORY: memory})
 
 
 def flat(_):
@@ -28,11 +33,11 @@ def ready(schedule):
 def run(schedule, target):
     """Queue and start one target of a schedule with nothing else in its queue."""
     schedule.queue(target)
-    assert schedule.start(flat, 1) == [target]
+    assert schedule.start(flat) == [target]
 
 
 def test_at_first_what_needs_nothing_is_ready():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     assert ready(schedule) == [LOW, ALONE]
     assert ready(schedule) == []
     assert states(schedule) == {"low": "READY", "left": "WANT", "right": "WANT", "top": "WANT", "alone": "READY"}
@@ -40,7 +45,7 @@ def test_at_first_what_needs_nothing_is_ready():
 
 
 def test_what_waited_for_a_target_is_ready_when_it_is_done():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     schedule.done(LOW)
     assert ready(schedule) == [LEFT, RIGHT]
@@ -51,7 +56,7 @@ def test_what_waited_for_a_target_is_ready_when_it_is_done():
 
 
 def test_what_becomes_ready_meanwhile_is_yielded_too():
-    schedule, order = Schedule(ALL), []
+    schedule, order = schedule_of(ALL), []
     for target in schedule.ready():
         order.append(target)
         schedule.done(target)
@@ -60,30 +65,31 @@ def test_what_becomes_ready_meanwhile_is_yielded_too():
 
 
 def test_an_input_that_is_not_part_of_the_build_is_not_waited_for():
-    schedule = Schedule((LEFT, RIGHT))
+    schedule = schedule_of((LEFT, RIGHT))
     assert list(schedule.ready()) == [LEFT, RIGHT]
 
 
 def test_a_target_that_takes_the_same_input_twice_waits_once():
     twice = make("twice", LOW, LOW)
-    schedule = Schedule((LOW, twice))
+    schedule = schedule_of((LOW, twice))
     assert list(schedule.ready()) == [LOW]
     schedule.done(LOW)
     assert list(schedule.ready()) == [twice]
 
 
-def test_running_takes_slots_and_busy_tells_of_it():
-    schedule = Schedule(ALL)
+def test_running_takes_cores_and_busy_tells_of_it():
+    schedule = schedule_of(ALL, cores=1)
     ready(schedule)
+    assert not schedule.busy
     schedule.queue(LOW)
     assert schedule.busy
-    assert schedule.start(flat, 0) == []
-    assert schedule.start(flat, 2) == [LOW]
+    assert schedule.start(flat) == [LOW]
     assert schedule.running == {LOW}
     schedule.queue(ALONE)
+    assert schedule.start(flat) == []
     schedule.done(LOW)
     assert schedule.busy
-    schedule.start(flat, 1)
+    assert schedule.start(flat) == [ALONE]
     schedule.done(ALONE)
     assert not schedule.busy
 
@@ -91,30 +97,126 @@ def test_running_takes_slots_and_busy_tells_of_it():
 def test_the_longest_remaining_path_starts_first_and_ties_keep_their_order():
     targets = tuple(make(name) for name in "abcd")
     a, b, c, d = targets
-    schedule = Schedule(targets)
+    schedule = schedule_of(targets, cores=2)
     for target in schedule.ready():
         schedule.queue(target)
     rank = {a: 1.0, b: 5.0, c: 5.0, d: 9.0}
-    assert schedule.start(lambda _: rank, 2) == [d, b]
-    assert schedule.start(lambda _: rank, 1) == [c]
-    assert schedule.start(lambda _: rank, 1) == [a]
+    assert schedule.start(lambda _: rank) == [d, b]
+    schedule.done(b)
+    assert schedule.start(lambda _: rank) == [c]
+    schedule.done(d)
+    assert schedule.start(lambda _: rank) == [a]
+
+
+def never(_):
+    raise AssertionError
 
 
 def test_priorities_are_asked_for_only_when_there_is_a_choice():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL, cores=2)
     ready(schedule)
+    assert schedule.start(never) == []
     schedule.queue(LOW)
     schedule.queue(ALONE)
+    assert schedule.start(never) == [LOW, ALONE]
 
-    def never(_):
-        raise AssertionError
 
-    assert schedule.start(never, 0) == []
-    assert schedule.start(never, 2) == [LOW, ALONE]
+# Pools
+
+
+NETWORK, LINKS = Pool("network", 2), Pool("links", 1)
+
+
+def holding(name, **pools):
+    """Return a target that holds some of its pools."""
+    named = {"network": NETWORK, "links": LINKS, "cores": CORES, "memory": MEMORY}
+    return Target(name, Needs(), None, pools={named[pool]: amount for pool, amount in pools.items()})
+
+
+def queued(*targets, cores=4, memory=8):
+    """Return a schedule whose targets all wait, and their priorities: the first most."""
+    schedule = schedule_of(targets, cores, memory)
+    for target in schedule.ready():
+        schedule.queue(target)
+    return schedule, lambda _: {target: float(-number) for number, target in enumerate(targets)}
+
+
+def test_what_finds_its_pool_full_waits_and_others_go_ahead():
+    a, b, c, d = (holding(name, network=1) for name in "abcd")
+    other = holding("other")
+    schedule, rank = queued(a, b, c, d, other)
+    assert schedule.start(rank) == [a, b, other]
+    assert schedule.start(never) == []
+    schedule.done(b)
+    assert schedule.start(rank) == [c]
+    assert schedule.fail(a) == []
+    assert schedule.start(never) == [d]
+
+
+def test_an_amount_is_taken_whole_and_given_back_whole():
+    both, one = holding("both", network=2), holding("one", network=1)
+    schedule, rank = queued(both, one)
+    assert schedule.start(rank) == [both]
+    assert schedule.start(never) == []
+    schedule.done(both)
+    assert schedule.start(never) == [one]
+
+
+def test_what_waits_for_a_pool_is_not_overtaken_in_it():
+    first, large, small = holding("first", network=1), holding("large", network=2), holding("small", network=1)
+    schedule, rank = queued(first, large, small)
+    assert schedule.start(rank) == [first]
+    schedule.done(first)
+    assert schedule.start(rank) == [large]
+    schedule.done(large)
+    assert schedule.start(never) == [small]
+
+
+def test_what_waits_takes_none_of_its_pools():
+    first, both, other = holding("first", network=2), holding("both", network=1, links=1), holding("other", links=1)
+    schedule, rank = queued(first, both, other)
+    assert schedule.start(rank) == [first, other]
+
+
+def test_of_the_machine_it_takes_at_most_all_there_is():
+    large, small = holding("large", cores=64, memory=64), holding("small")
+    schedule, rank = queued(large, small, cores=2)
+    assert schedule.start(rank) == [large]
+    assert schedule.start(never) == []
+    schedule.done(large)
+    assert schedule.start(never) == [small]
+
+
+def test_memory_holds_back_what_wants_more_than_is_left():
+    half, most, none = holding("half", memory=4), holding("most", memory=5), holding("none")
+    schedule, rank = queued(half, most, none)
+    assert schedule.start(rank) == [half, none]
+
+
+def test_cores_that_are_lent_are_taken():
+    a, b = holding("a"), holding("b", cores=2)
+    schedule, rank = queued(a, b, cores=3)
+    assert schedule.start(never, lent=3) == []
+    assert schedule.start(rank, lent=1) == [a]
+    assert schedule.start(never, lent=1) == []
+    assert schedule.start(never, lent=0) == [b]
+
+
+def test_cores_are_spare_when_no_target_waits_for_one():
+    a, b, c = holding("a", links=1), holding("b", links=1), holding("c", cores=3)
+    schedule, rank = queued(a, b, cores=3)
+    schedule.start(rank)
+    assert [schedule.spare(lent) for lent in (0, 1, 2)] == [2, 1, 0]
+    schedule, rank = queued(a, c, cores=3)
+    schedule.start(rank)
+    assert schedule.spare(0) == 0
+
+
+# Failures
 
 
 def test_a_failure_skips_all_that_needs_it_nearest_first():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     run(schedule, LOW)
     assert schedule.fail(LOW) == [LEFT, RIGHT, TOP]
@@ -125,25 +227,25 @@ def test_a_failure_skips_all_that_needs_it_nearest_first():
 
 
 def test_what_has_another_input_left_is_skipped_only_once():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     schedule.done(LOW)
     ready(schedule)
     for target in (LEFT, RIGHT):
         schedule.queue(target)
-    schedule.start(flat, 2)
+    schedule.start(flat)
     assert schedule.fail(LEFT) == [TOP]
     assert schedule.fail(RIGHT) == []
 
 
 def test_an_input_done_late_does_not_wake_what_was_skipped():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     schedule.done(LOW)
     ready(schedule)
     for target in (LEFT, RIGHT):
         schedule.queue(target)
-    schedule.start(flat, 2)
+    schedule.start(flat)
     schedule.fail(LEFT)
     schedule.done(RIGHT)
     assert ready(schedule) == []
@@ -151,18 +253,18 @@ def test_an_input_done_late_does_not_wake_what_was_skipped():
 
 
 def test_a_ready_target_may_fail_before_it_runs():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     assert schedule.fail(LOW) == [LEFT, RIGHT, TOP]
 
 
 def test_stop_gives_up_what_does_not_run():
-    schedule = Schedule(ALL)
+    schedule = schedule_of(ALL)
     ready(schedule)
     run(schedule, LOW)
     schedule.queue(ALONE)
     assert schedule.stop() == [LEFT, RIGHT, TOP, ALONE]
-    assert schedule.start(flat, 4) == []
+    assert schedule.start(flat) == []
     assert schedule.busy
     schedule.done(LOW)
     assert ready(schedule) == []
@@ -187,13 +289,13 @@ LEGAL = {
 
 
 def in_state(state):
-    schedule, target = Schedule(ALL), ALONE
+    schedule, target = schedule_of(ALL), ALONE
     if state is State.WANT:
         return schedule, TOP
     if state in (State.QUEUED, State.RUNNING):
         schedule.queue(target)
     if state is State.RUNNING:
-        schedule.start(flat, 1)
+        schedule.start(flat)
     if state is State.DONE:
         schedule.done(target)
     if state is State.FAILED:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forgefile.cache.records import Record, Result
-from forgefile.cache.store import Store, commit, tree_digest
+from forgefile.cache.store import Store, commit, keep_failed, tree_digest
 from forgefile.errors import StoreError, UsageError
 from forgefile.fingerprint import Manifest, encode
 
@@ -432,3 +432,50 @@ def test_a_killed_forge_leaves_no_lock(store):
     other.join(20)
     with store.lock(lambda _: None) as waited:
         assert waited is False
+
+
+# What failed
+
+
+def failed(store, target, base=None):
+    """Keep what a failed job made: an output and something in the folder of its steps; return where it is."""
+    staging = store.stage()
+    out = Path(staging, "run/out" if base is None else "upper")
+    out.mkdir(parents=True)
+    (out / "half").write_text(target)
+    Path(staging, "run/tmp").mkdir(parents=True, exist_ok=True)
+    Path(staging, "run/tmp/note").touch()
+    return Path(keep_failed(store.root, staging, target, base))
+
+
+@pytest.mark.parametrize("base", [None, ("layer",)])
+def test_what_failed_is_kept(store, base):
+    kept = failed(store, "a", base)
+    assert kept == Path(store.root, "failed/a")
+    assert (kept / "out/half").read_text() == "a"
+    assert (kept / "tmp/note").exists()
+    (kept / "old").touch()
+    assert sorted(os.listdir(failed(store, "a", base))) == ["out", "tmp"]
+
+
+def test_nothing_is_kept_of_what_made_nothing(store):
+    staging = store.stage()
+    os.makedirs(f"{staging}/run/tmp")
+    assert keep_failed(store.root, staging, "a", None) is None
+    assert os.listdir(f"{store.root}/failed") == []
+
+
+def test_names_of_failed_targets_do_not_clash(store):
+    names = ["a/b", "a%2Fb", "a"]
+    assert len({failed(store, name) for name in names}) == 3
+    store.discard_failed(["a/b"])
+    assert sorted(os.listdir(f"{store.root}/failed")) == ["a", "a%252Fb"]
+    store.discard_failed(None, but=["a"])
+    assert os.listdir(f"{store.root}/failed") == ["a"]
+    store.discard_failed(None)
+    assert os.listdir(f"{store.root}/failed") == []
+
+
+def test_a_store_in_which_nothing_failed(store):
+    store.discard_failed(None)
+    store.discard_failed(["a"])

@@ -1,8 +1,8 @@
-"""Sizes: what is read, what is refused, and that both directions agree."""
+"""Sizes and durations: what is read, what is refused, and that both directions agree."""
 
 import pytest
 
-from forgefile.units import align_up, size_bytes, size_text
+from forgefile.units import align_up, duration_seconds, duration_text, size_bytes, size_text
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,34 @@ def test_text_is_exact(size):
 
 def test_align_up():
     assert [align_up(n, 8) for n in (0, 1, 8, 9)] == [0, 8, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("90 s", 90),
+        ("0.5s", 0.5),
+        ("10min", 600),
+        ("1 h 30 min", 5400),
+        ("1h30min5s", 5405),
+        ("1.5h", 5400),
+    ],
+)
+def test_duration(text, seconds):
+    assert duration_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "min", "10m", "ten min", "1h-5s", "-5s", "5 s later", "٣s"])
+def test_no_duration(text):
+    with pytest.raises(ValueError, match="is no duration"):
+        duration_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.25, "0.25 s"), (90, "1 min 30 s"), (600, "10 min"), (3600, "1 h"), (5405.5, "1 h 30 min 5.5 s")],
+)
+def test_duration_text_is_exact(seconds, text):
+    assert duration_text(seconds) == text
+    assert duration_seconds(text) == seconds
