@@ -144,7 +144,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     if verb == "build":
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
         add("-n", "--dry-run", action="store_true", help="say what would be done and why; do nothing")
-        add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
+        add("-j", "--jobs", type=_jobs, metavar="N", help="use N cores: run at most N targets at once (default: all)")
         add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
         add("--explain", action="store_true", help="say before each target for which reasons it runs")
         add("-q", "--quiet", action="store_true", help="print failures only")
@@ -189,7 +189,7 @@ def _build(options: argparse.Namespace) -> int:
                 display.report(event)
             return 0
         jobs = options.jobs or len(os.sched_getaffinity(0))
-        settings = engine.Settings(jobs, options.keep_going)
+        settings = engine.Settings(jobs, options.keep_going, every_line=options.json or options.verbose)
         return engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
     finally:
         display.close()

@@ -36,6 +36,8 @@ class Settings(NamedTuple):
 
     jobs: int
     keep_going: bool = False
+    every_line: bool = True
+    """Whether every line that steps print is told, or the latest is enough."""
 
 
 class Project(NamedTuple):
@@ -259,6 +261,7 @@ class _Build:
             output=target.output,
             base=self._planner.results[base].layers if isinstance(base, Target) else None,
             epoch=self._planner.epoch,
+            every_line=self._settings.every_line,
             timeout_s=target.timeout_s,
         )
 

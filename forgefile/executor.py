@@ -25,10 +25,12 @@ from forgefile.files import remove_tree
 from forgefile.job import Job, StepFailed
 from forgefile.jobserver import NAME
 from forgefile.model import Run
-from forgefile.sandbox import ended, run
+from forgefile.sandbox import NO_MEMORY, ended, run
 
 _LINE_LIMIT = 2_000
 _TAIL_LINES = 15
+_LOG_LIMIT, _LOG_END = 64 << 20, 1 << 16
+"""How many bytes of what steps print a log has, and how many of each step's end beyond that."""
 _PATIENCE_S = 10
 """How long a worker may take to end what it runs."""
 _PAUSE_S, _PAUSE_GROWTH, _PAUSE_LIMIT_S = 2, 4, 60
@@ -132,7 +134,7 @@ class Pool:
         connection.close()
         self._start(slot)
         how = f"its worker ended unexpectedly ({ended(process.exitcode)})"
-        hint = "the machine may be out of memory" if process.exitcode == -signal.SIGKILL else None
+        hint = NO_MEMORY if process.exitcode == -signal.SIGKILL else None
         return JobResult(time.monotonic() - self._busy[slot], failed=StepFailed("", how, hint))
 
     def close(self) -> None:
@@ -165,7 +167,11 @@ def _work(connection: Connection, foreign: list[Connection]) -> None:
     with suppress(EOFError, OSError):
         while True:
             job: Job = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
-            connection.send_bytes(pickle.dumps(_do(job, connection, running)))
+            try:
+                result = _do(job, connection, running)
+            except OSError as error:
+                result = JobResult(0.0, failed=StepFailed("", str(error), None))
+            connection.send_bytes(pickle.dumps(result))
     os._exit(0)
 
 
@@ -173,10 +179,15 @@ def _stop(running: list[int]) -> NoReturn:
     """End what this worker runs, wait until all of it has ended, and end."""
     for child in running:
         os.kill(child, signal.SIGKILL)
+    _wait_for_all()
+    os._exit(0)
+
+
+def _wait_for_all() -> None:
+    """Wait until all that a job started has ended, also what a job that was killed left to its worker."""
     with suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
-    os._exit(0)
 
 
 def _entered() -> UsageError | None:
@@ -254,11 +265,13 @@ def _try(job: Job, deadline: float, connection: Connection, running: list[int]) 
         said = stream.read()
     _, status = os.waitpid(child, 0)
     running.clear()
+    _wait_for_all()
     if said:
         ending: _Ending = pickle.loads(said)  # noqa: S301  our own child
         return ending
-    how = f"its sandbox ended unexpectedly (status {os.waitstatus_to_exitcode(status)})"
-    return _Ending(StepFailed("", how))
+    code = os.waitstatus_to_exitcode(status)
+    hint = NO_MEMORY if code == -signal.SIGKILL else None
+    return _Ending(StepFailed("", f"its sandbox ended unexpectedly ({ended(code)})", hint))
 
 
 def _job_process(job: Job, deadline: float, connection: Connection, write: int) -> None:
@@ -278,21 +291,29 @@ def _job_process(job: Job, deadline: float, connection: Connection, write: int) 
 
 
 class _Log:
-    """What a job's steps print: all of it into the log file, line by line to the parent."""
+    """What a job's steps print: into the log file as it is, and in lines to the parent.
+
+    Neither the file nor what this holds in memory grows without limit. Unless every line is wanted, the parent hears
+    the last of each chunk: no display has room for more.
+    """
 
     def __init__(self, job: Job, connection: Connection) -> None:
         self._file = open(job.log, "ab", buffering=0)  # noqa: SIM115  lives as long as the process
+        self._room = max(_LOG_LIMIT - os.fstat(self._file.fileno()).st_size, 0)
+        self._left_out = 0
+        self._end = b""
         self._connection = connection
         self._steps = job.steps
+        self._every_line = job.every_line
         self._rest = b""
-        self._tail: list[str] = []
-        self._flaky: tuple[str, ...] = ()
+        self._tail: list[bytes] = []
+        self._flaky: tuple[bytes, ...] = ()
         self._is_flaky = False
         self.step = 0
 
     @property
     def tail(self) -> tuple[str, ...]:
-        return tuple(self._tail)
+        return _texts(self._tail)
 
     @property
     def retries(self) -> int:
@@ -302,14 +323,15 @@ class _Log:
 
     def began(self, number: int, command: str) -> None:
         self._flush()
-        self.step = number
-        self._flaky, self._is_flaky = getattr(self._steps[number], "flaky", ()), False
         self._file.write(f"+ {command}\n".encode("utf-8", "surrogateescape"))
         self._tail.clear()
+        self.step = number
+        self._flaky = tuple(text.encode() for text in getattr(self._steps[number], "flaky", ()))
+        self._is_flaky = False
         self._connection.send_bytes(pickle.dumps(StepBegan(number, command)))
 
     def printed(self, chunk: bytes) -> None:
-        self._file.write(chunk)
+        self._write(chunk)
         *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         if len(self._rest) > _LINE_LIMIT:
             lines.append(self._rest)
@@ -320,14 +342,33 @@ class _Log:
         self._flush()
         self._file.close()
 
+    def _write(self, chunk: bytes) -> None:
+        """Write to the file what there is room for, and of the rest keep the end."""
+        self._file.write(chunk[: self._room])
+        if rest := chunk[self._room :]:
+            self._left_out += len(rest)
+            self._end = (self._end + rest)[-_LOG_END:]
+        self._room -= len(chunk) - len(rest)
+
     def _flush(self) -> None:
+        """Write and send what was held back of the current step."""
         if self._rest:
             self._send([self._rest])
             self._rest = b""
+        if self._end:
+            self._file.write(
+                f"\nforge: {self._left_out - len(self._end)} bytes are left out here\n".encode() + self._end
+            )
+            self._left_out, self._end = 0, b""
 
     def _send(self, raw: list[bytes]) -> None:
-        lines = tuple(line[:_LINE_LIMIT].decode("utf-8", "replace") for line in raw if line.strip())
+        lines = [line for line in raw if line.strip()]
+        if not lines:
+            return
         self._is_flaky = self._is_flaky or any(text in line for text in self._flaky for line in lines)
-        if lines:
-            self._tail = [*self._tail, *lines][-_TAIL_LINES:]
-            self._connection.send_bytes(pickle.dumps(Printed(lines)))
+        self._tail = [*self._tail, *lines[-_TAIL_LINES:]][-_TAIL_LINES:]
+        self._connection.send_bytes(pickle.dumps(Printed(_texts(lines if self._every_line else lines[-1:]))))
+
+
+def _texts(lines: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(line[:_LINE_LIMIT].decode("utf-8", "replace") for line in lines)

@@ -3,8 +3,12 @@
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+
+_TRIES, _PAUSE_S = 20, 0.05
+"""How often and after which pauses a folder is removed to which something is added meanwhile."""
 
 
 def copy_file(source: str, to: str) -> None:
@@ -29,19 +33,29 @@ def copy_file(source: str, to: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a file, or a folder and all in it, also folders whose mode forbids it."""
+    """Remove a file, or a folder and all in it, also folders whose mode forbids it.
+
+    What a process that is just being killed still adds or removes there does not matter.
+    """
     if os.path.islink(path) or not os.path.isdir(path):
         with suppress(FileNotFoundError):
             os.unlink(path)
         return
-    try:
-        _remove_folder(path)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        import subprocess  # noqa: PLC0415
+    for left in reversed(range(_TRIES)):
+        try:
+            _remove_folder(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                import subprocess  # noqa: PLC0415
 
-        subprocess.run(["rm", "-rf", "--", path], check=True)  # it goes down step by step, where no path is too long
+                # it goes down step by step, where no path is too long
+                subprocess.run(["rm", "-rf", "--", path], check=True)
+            elif error.errno in (errno.ENOTEMPTY, errno.ENOENT) and left:
+                time.sleep(_PAUSE_S)
+                continue
+            else:
+                raise
+        return  # once it is gone, another may make it anew
 
 
 def _remove_folder(path: str) -> None:

@@ -31,6 +31,8 @@ class Job(Value):
     base: tuple[str, ...] | None = None
     """The layers that the output tree builds on, or None when it builds on nothing."""
     epoch: int
+    every_line: bool = True
+    """Whether every line that the steps print is wanted, or the latest is enough."""
     timeout_s: float | None = None
     """After how many seconds what the job runs is ended."""
 

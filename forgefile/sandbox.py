@@ -38,6 +38,10 @@ _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 10
 
 _TOKENS = (3, 4)
 """The file descriptors by which make takes tokens and puts them back: the form that it knows since version 4.2."""
+_KILLED = 128 + signal.SIGKILL
+"""The exit status of a shell whose last program got SIGKILL."""
+NO_MEMORY = "if memory ran out (dmesg tells), memory=… where targets are declared keeps some from running at once"
+"""The hint for what was killed by someone else."""
 _GRACE_S = 5
 """How long a step's processes may take to end after SIGTERM."""
 _POLL_LIMIT_S = 86_400
@@ -113,10 +117,16 @@ def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFail
                 os.rmdir(place)
         for cache in caches:
             keep_cache(job, cache)
-    if status or message:
-        words, _, hint = message.partition("\0")
-        return StepFailed(title(step), words or ended(status), hint or None)
-    return None
+    return _failure(step, status, message) if status or message else None
+
+
+def _failure(step: Step, status: int, message: str) -> StepFailed:
+    """Return how a step failed, from its exit status and from what PID 1 said of an error: words and a hint."""
+    words, _, hint = message.partition("\0")
+    words = words or ended(status)
+    if status == _KILLED or words == ended(-signal.SIGKILL):
+        hint = hint or NO_MEMORY
+    return StepFailed(title(step), words, hint or None)
 
 
 def ended(status: int) -> str:

@@ -1,9 +1,14 @@
 """Steps that do not behave: each gives the right result or failure, and leaves nothing behind."""
 
 import os
+import re
+import signal
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from conftest import first_lines, until
 
 
 def failed(project, target="bad"):
@@ -229,3 +234,222 @@ def test_what_is_kept_is_no_result(machine):
     assert [event["line"] for event in ended.events if event["event"] == "output"] == [
         "cat: /run/forge/out: No such file or directory"
     ]
+
+
+# What is left behind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("status", [0, 1])
+def test_background_processes_end_with_their_step(machine, inside, status):
+    """Also when they hold the step's output, have a session of their own, ignore signals, or wait to write."""
+    line = """
+        trap '' HUP TERM
+        sleep 600 &
+        (sleep 600 & exec sleep 600) >/dev/null 2>&1 &
+        (sleep 0.1; echo late >>$OUT/late) &
+        mkdir -p $OUT/made; exit """
+    machine.forgefile(
+        'root = forge.target("root", Root())',
+        f'line = """{line.replace("$OUT", "") if inside else line}{status}"""',
+        f'forge.target("a", Change(base=root, line=line, inside={inside}))',
+    )
+    ended = machine.json(status=status)
+    assert ended.targets("failed" if status else "built")[0] == "a"
+    if not status:
+        tree = machine.exported("a")
+        assert (tree / "made").is_dir()
+        assert not (tree / "late").exists()
+
+
+def test_a_step_that_ends_all_processes(machine):
+    machine.forgefile(
+        'forge.target("bad", Noisy(line="sleep 600 & kill -KILL -1; wait $!"))',
+        'forge.target("good", Noisy(line="kill -KILL 1; echo good >$OUT"))',
+    )
+    told = failed(machine)
+    assert told["message"] == "exit status 137"
+    assert "if memory ran out" in told["hint"]
+    assert machine.read("good") == "good\n"
+
+
+def test_a_step_that_closes_its_output(machine):
+    machine.forgefile('forge.target("a", Noisy(line="exec >&- 2>&-; sleep 0.2; echo made >$OUT"))')
+    machine.forge()
+    assert machine.read("a") == "made\n"
+
+
+def test_an_interrupt_of_what_ignores_signals(machine):
+    line = "trap '' INT TERM HUP QUIT; echo begun; while :; do sleep 600; done"
+    machine.forgefile(f'forge.target("a", Noisy(line="{line}"))')
+    process = machine.start("--json")
+    first_lines(process, ['"begun"'])
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert '"interrupted"' in out
+    assert err == ""
+    assert os.listdir(machine / ".forge/staging") == []
+
+
+# What is printed -----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_without_an_end(machine):
+    machine.forgefile('forge.target("a", Noisy(line="head -c 3000000 /dev/zero | base64 -w0; echo made >$OUT"))')
+    ended = machine.json()
+    lines = [event["line"] for event in ended.events if event["event"] == "output"]
+    assert lines
+    assert set("".join(lines)) == {"A"}
+    assert max(map(len, lines)) == 2000
+    assert Path(machine / ".forge/logs", *os.listdir(machine / ".forge/logs")).read_bytes().endswith(b"A" * 4_000_000)
+
+
+def test_output_that_is_no_text(machine):
+    data = bytes(range(256)) * 40 + b"\xff\xfe\n\r\n\x1b[31m\x00" * 100
+    machine.write("data", data)
+    machine.forgefile('forge.target("bad", Noisy(line="cat $1; exit 3", inputs=(forge.source("data"),)))')
+    told = failed(machine)
+    assert told["message"] == "exit status 3"
+    assert told["tail"]
+    ended = machine.forge(status=1)
+    assert "\x1b" not in ended.out
+    assert "\x00" not in ended.out
+    log = Path(told["log"]).read_bytes()
+    assert log.partition(b"\n")[2] == data
+
+
+PEAK = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+open(sys.argv[1], "w").write(str(usage.ru_maxrss))
+os._exit(os.waitstatus_to_exitcode(status))
+"""
+"""Run a command and write to a file how much memory it had at most, and each process that it waited for, in KiB."""
+
+
+def log_of(out):
+    """Return the log that a failure names."""
+    return Path(re.search(r"^  log +(.*)$", out, re.MULTILINE)[1])
+
+
+def test_a_hundred_megabytes(machine):
+    """Neither forge's memory nor the log grows with it, and what it ends with is told."""
+    machine.forgefile(
+        'forge.target("bad", Noisy(line="echo first; yes some words | head -c 100000000; echo; echo last; exit 3"))'
+    )
+    peak = machine.root.parent / "peak"
+    out = machine.forge(prefix=(sys.executable, "-c", PEAK, str(peak)), status=1).out
+    assert out.count("    | some words\n") > 10
+    assert "    | last\n" in out
+    assert int(peak.read_text()) < 100 << 10
+    log = log_of(out)
+    assert log.stat().st_size < 65 << 20
+    text = log.read_bytes()
+    assert text.partition(b"\n")[2].startswith(b"first\nsome words\n")
+    assert text.endswith(b"\nlast\n")
+    assert int(re.search(rb"\nforge: (\d+) bytes are left out here\n", text)[1]) > 30_000_000
+
+
+def test_a_log_has_every_step_and_try(flaky):
+    """The end of a step is kept when there is no more room, and then comes the next one."""
+    flaky.write(
+        "loud.py",
+        """\
+from forgefile import Rule, Run, Sandbox
+
+
+class Loud(Rule):
+    def steps(self, box: Sandbox):
+        yield Run(("sh", "-c", "yes one | head -c 80000000; echo end of one"))
+        yield Run(("sh", "-c", "echo two; exit 1"), retries=1)
+""",
+    )
+    flaky.forgefile("from loud import Loud", 'forge.target("bad", Loud())')
+    text = log_of(flaky.forge(status=1).out).read_bytes()
+    assert len(text) < 65 << 20
+    assert text.count(b"end of one\n+ sh -c 'echo two; exit 1'\n") == 2
+    assert text.count(b"try 2 of 2") == 1
+    assert text.endswith(b"\ntwo\n")
+
+
+# Killed --------------------------------------------------------------------------------------------------------------
+
+
+def parent(pid):
+    return int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def sleeping(forge):
+    """Return the process of a step that sleeps, or None."""
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x00599.5\x00":
+                above = [pid]
+                while above[-1] > 1:
+                    above.append(parent(above[-1]))
+                if forge in above:
+                    return pid
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.parametrize(
+    "up", range(5), ids=["the program", "its PID 1", "what waits for that", "the job", "the worker"]
+)
+def test_what_the_kernel_kills(machine, up):
+    """Whichever process of a target is killed, that target alone has failed."""
+    machine.forgefile(
+        'root = forge.target("root", Root())',
+        'line = "echo half >/etc/half; exec sleep %s" % forge.option("s", "599.5")',
+        'forge.target("bad", Change(base=root, line=line, inside=True))',
+        'forge.target("good", Noisy(line="sleep 0.5; echo good >$OUT"))',
+        'forge.target("after", Noisy(line="echo after >$OUT"))',
+    )
+    process = machine.start("--json", "-k", "-j2")
+    pid = until(lambda: sleeping(process.pid))
+    for _ in range(up):
+        pid = parent(pid)
+    os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 1
+    told = type(machine.forge("list"))(1, out, err)
+    assert told.targets("failed") == ["bad"]
+    assert told.targets("built") == ["after", "good", "root"]
+    assert "killed by SIGKILL" in told.only("failed")["message"]
+    assert "if memory ran out" in told.only("failed")["hint"]
+    assert os.listdir(machine / ".forge/staging") == []
+    assert machine.ran("-D", "s=0") == ["bad"]
+
+
+@contextmanager
+def little_memory(octets):
+    """Yield a prefix that runs a command in a control group with so much memory, under version 1 or 2."""
+    old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    root, limit = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
+    group = root / f"forge-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(octets))
+    except OSError as error:
+        pytest.skip(f"this machine lets nobody limit memory: {error}")
+    try:
+        yield ("sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
+    finally:
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_what_takes_all_memory(machine):
+    machine.forgefile(
+        'forge.target("bad", Noisy(line="echo begun; exec tail /dev/zero"))',
+        'forge.target("good", Noisy(line="sleep 0.5; echo good >$OUT"))',
+    )
+    with little_memory(200 << 20) as prefix:
+        told = machine.forge("--json", "-k", "-j2", prefix=prefix, status=1).only("failed")
+    assert (told["target"], told["message"], told["tail"]) == ("bad", "killed by SIGKILL", ["begun"])
+    assert "if memory ran out" in told["hint"]
+    assert machine.read("good") == "good\n"
