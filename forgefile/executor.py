@@ -167,7 +167,11 @@ def _work(connection: Connection, foreign: list[Connection]) -> None:
     with suppress(EOFError, OSError):
         while True:
             job: Job = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
-            connection.send_bytes(pickle.dumps(_do(job, connection, running)))
+            try:
+                result = _do(job, connection, running)
+            except OSError as error:
+                result = JobResult(0.0, failed=StepFailed("", str(error), None))
+            connection.send_bytes(pickle.dumps(result))
     os._exit(0)
 
 

@@ -48,11 +48,11 @@ def remove_tree(path: str) -> None:
 
     What a process that is just being killed still adds or removes there does not matter.
     """
+    if os.path.islink(path) or not os.path.isdir(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
     for left in reversed(range(_TRIES)):
-        if os.path.islink(path) or not os.path.isdir(path):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            return
         try:
             _remove_folder(path)
         except OSError as error:
@@ -61,10 +61,12 @@ def remove_tree(path: str) -> None:
 
                 # it goes down step by step, where no path is too long
                 subprocess.run(["rm", "-rf", "--", path], check=True)
-            elif error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or not left:
-                raise
-            else:
+            elif error.errno in (errno.ENOTEMPTY, errno.ENOENT) and left:
                 time.sleep(_PAUSE_S)
+                continue
+            else:
+                raise
+        return  # once it is gone, another may make it anew
 
 
 def _remove_folder(path: str) -> None:

@@ -10,7 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
 from forgefile.errors import ForgefileError, did_you_mean
 from forgefile.location import Location, caller
@@ -189,14 +189,14 @@ class Source(Value):
     path: str
 
 
-class Pool(Value):
+class Pool(NamedTuple):
     """A named, limited resource, of which targets hold some while they run. `Forge.pool` makes one.
 
     It says when a target runs and decides nothing of its content. `capacity` None: as much as the machine has.
     """
 
-    name: str = field(kw_only=False)
-    capacity: int | None = field(default=None, kw_only=False)
+    name: str
+    capacity: int | None = None
 
 
 CORES = Pool("cores")

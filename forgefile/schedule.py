@@ -44,6 +44,7 @@ class Schedule:
     def __init__(self, targets: Collection[Target], machine: Mapping[Pool, int]) -> None:
         self._machine = machine
         self._held: Counter[Pool] = Counter()
+        self._wanted: dict[Target, dict[Pool, int]] = {}
         self._state = dict.fromkeys(targets, State.WANT)
         self._waits = {target: sum(1 for i in inputs(target) if i in self._state) for target in targets}
         self._above: dict[Target, list[Target]] = {target: [] for target in targets}
@@ -74,6 +75,7 @@ class Schedule:
     def queue(self, target: Target) -> None:
         """Note that a ready target has to run."""
         self._move(target, State.QUEUED)
+        self._wanted[target] = {pool: min(amount, self._capacity(pool)) for pool, amount in target.pools.items()}
         self._queue.append(target)
 
     def start(self, priority: Callable[[Collection[Target]], Mapping[Target, float]], lent: int = 0) -> list[Target]:
@@ -98,27 +100,29 @@ class Schedule:
     def spare(self, lent: int) -> int:
         """Return how many cores can be lent beside `lent`: those that are free, unless a target waits for a core."""
         free = self._free_cores(lent)
-        return 0 if any(self._wanted(target)[CORES] > free for target in self._queue) else free
+        return 0 if any(self._wanted[target][CORES] > free for target in self._queue) else free
 
     def _free_cores(self, lent: int) -> int:
         return self._capacity(CORES) - self._held[CORES] - lent
 
     def _that_fit(self, targets: Iterable[Target], lent: int) -> list[Target]:
         """Return those that can run together beside what runs, the first of them first."""
-        held, full, chosen = self._held + Counter({CORES: lent}), set[Pool](), []
+        held, full, chosen = self._held.copy(), set[Pool](), []
+        held[CORES] += lent
         for target in targets:
-            wanted = self._wanted(target)
-            lacking = {pool for pool, amount in wanted.items() if held[pool] + amount > self._capacity(pool)}
-            if not lacking and full.isdisjoint(wanted):
-                held.update(wanted)
+            waits = False
+            for pool, amount in self._wanted[target].items():
+                if held[pool] + amount > self._capacity(pool):
+                    full.add(pool)
+                    waits = True
+                elif pool in full:
+                    waits = True
+            if not waits:
+                held.update(self._wanted[target])
                 chosen.append(target)
-            elif CORES in lacking:  # which all need
+            elif CORES in full:  # which all need
                 break
-            full |= lacking
         return chosen
-
-    def _wanted(self, target: Target) -> dict[Pool, int]:
-        return {pool: min(amount, self._capacity(pool)) for pool, amount in target.pools.items()}
 
     def _capacity(self, pool: Pool) -> int:
         return self._machine[pool] if pool.capacity is None else pool.capacity
@@ -161,7 +165,7 @@ class Schedule:
         self._state[target] = state
         if state is State.RUNNING:
             self.running.add(target)
-            self._held.update(self._wanted(target))
+            self._held.update(self._wanted[target])
         elif before is State.RUNNING:
             self.running.discard(target)
-            self._held.subtract(self._wanted(target))
+            self._held.subtract(self._wanted[target])
