@@ -20,12 +20,23 @@ def copy_file(source: str, to: str) -> None:
                 break
             end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
             while at < end:
-                moved = os.copy_file_range(old.fileno(), new.fileno(), end - at, at, at)
+                moved = _copy_range(old.fileno(), new.fileno(), at, end - at)
                 if not moved:
                     raise OSError(f"{source} became shorter while it was copied")
                 at += moved
     os.chmod(to, stat.S_IMODE(status.st_mode))
     os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def _copy_range(old: int, new: int, at: int, length: int) -> int:
+    """Copy bytes from one open file to the same place of another; return how many were copied."""
+    try:
+        return os.copy_file_range(old, new, length, at, at)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # copy_file_range(2): not from any file system to any other
+            raise
+    os.lseek(new, at, os.SEEK_SET)
+    return os.sendfile(new, old, at, length)
 
 
 def remove_tree(path: str) -> None:
