@@ -270,11 +270,15 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
         return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
     path = f"{staging}/run/out" if base is None else f"{staging}/upper"
     sealed = seal_layer(path, epoch)
+    to = os.path.join(root, LAYERS, sealed.digest)
     try:
-        os.rename(path, os.path.join(root, LAYERS, sealed.digest))
+        os.rename(path, to)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
+        if seal_layer(to, _ANY_TIME).digest != sealed.digest:  # left by a crash of the machine
+            os.rename(to, f"{staging}/torn")
+            os.rename(path, to)
     layers = (*(base or ()), sealed.digest)
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
 

@@ -128,6 +128,14 @@ def test_the_same_layer_comes_in_twice(store):
     assert len(os.listdir(f"{store.root}/layers")) == 1
 
 
+def test_a_torn_layer_is_replaced_when_it_comes_in_again(store):
+    (layer,) = built_tree(store, fingerprint="1").layers
+    Path(store.layer_path(layer), "file").unlink()
+    built_tree(store, fingerprint="2")
+    assert Path(store.layer_path(layer), "file").read_text() == "x"
+    assert os.listdir(f"{store.root}/layers") == [layer]
+
+
 def test_the_order_of_layers_counts():
     assert len({tree_digest(layers) for layers in (("a", "b"), ("b", "a"), ("a",), ("ab",), ())}) == 5
 
