@@ -1,6 +1,7 @@
 """The commands beside `build`: each from parsed arguments to an exit status. Printed to standard output."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def run(verb: str, options: argparse.Namespace) -> int:
     """Run a verb and return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is from the start
     if verb == "doctor":
         from forgefile import doctor  # noqa: PLC0415
 

@@ -181,6 +181,15 @@ def test_list(project):
     assert project.forge("list", "x/*").out.splitlines()[0].split()[1] == "x/y"
 
 
+def test_what_an_encoding_lacks_is_written_as_an_escape(project):
+    project.forgefile(
+        "class Über(Rule):", "    'Ein Maß.'", "    def steps(self, box):", "        yield Write(box.out, text='x')",
+        'forge.target("a", Über())',
+    )  # fmt: skip
+    project.env.update(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert project.forge("list").out == "  a  file  \\xdcber  Ein Ma\\xdf.\n"
+
+
 def test_why_and_log_of_what_never_ran(project):
     project.forgefile('forge.target("a", Noisy(line="echo said; echo >$OUT"))')
     assert project.forge("why").out.splitlines() == ["a would run", "  never built"]
