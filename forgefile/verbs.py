@@ -2,15 +2,17 @@
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from forgefile import engine
 from forgefile.cache.store import remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
-from forgefile.model import Target
+from forgefile.model import Source, Target
 from forgefile.plan import Decision
 from forgefile.report import words
 
@@ -31,6 +33,7 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
     match verb:
         case "list":
             add("words", nargs="*", metavar="TARGET", help="names or globs (default: all)")
+            add("--json", action="store_true", help="print one JSON object for each target and each option")
         case "why":
             add("words", nargs="*", metavar="TARGET", help="names or globs (default: the Forgefile's default ones)")
         case "log":
@@ -75,11 +78,16 @@ def _print(line: str = "") -> None:
 def _list(project: engine.Project, options: argparse.Namespace) -> int:
     graph = project.graph
     chosen = graph.select(options.words or ["*"]) if graph.targets else ()
+    if options.json:
+        shown = [_target_json(project, target) for target in chosen]
+        shown += [] if options.words else [_option_json(option) for option in graph.options]
+        for each in shown:
+            _print(json.dumps({key: value for key, value in each.items() if value is not None}))
+        return 0
     rows = []
     for target in chosen:
-        doc = (type(target.rule).__doc__ or "").strip().partition("\n")[0]
         default = "*" if target in graph.defaults else " "
-        rows.append((f"{default} {target.name}", target.output, type(target.rule).__name__, doc))
+        rows.append((f"{default} {target.name}", target.output, type(target.rule).__name__, _about(target)))
     for line in _aligned(rows):
         _print(line)
     if graph.defaults and not options.words:
@@ -89,6 +97,38 @@ def _list(project: engine.Project, options: argparse.Namespace) -> int:
         for line in _aligned([_option_row(option) for option in graph.options]):
             _print(line)
     return 0
+
+
+def _about(target: Target) -> str:
+    """Return the first line of what a target's rule says of itself."""
+    return (type(target.rule).__doc__ or "").strip().partition("\n")[0]
+
+
+def _target_json(project: engine.Project, target: Target) -> dict[str, Any]:
+    """Return what is known of a target without planning it."""
+    record = project.store.records.current(target.name)
+    return {
+        "target": target.name,
+        "rule": type(target.rule).__name__,
+        "output": target.output,
+        "targets": [needed.name for needed in inputs(target)],
+        "sources": [artifact.path for artifact in target.inputs if isinstance(artifact, Source)],
+        "about": _about(target),
+        "location": str(target.location) if target.location else None,
+        "default": target in (project.graph.defaults or project.graph.targets.values()),
+        "last_s": project.store.records.seconds(target.name),
+        "size": record.result.size if record else None,
+    }
+
+
+def _option_json(option: OptionValue) -> dict[str, Any]:
+    return {
+        "option": option.name,
+        "value": option.value,
+        "default": option.default,
+        "choices": option.choices,
+        "help": option.help,
+    }
 
 
 def _option_row(option: OptionValue) -> tuple[str, ...]:

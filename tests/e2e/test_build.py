@@ -181,6 +181,29 @@ def test_list(project):
     assert project.forge("list", "x/*").out.splitlines()[0].split()[1] == "x/y"
 
 
+def test_list_for_programs(project):
+    line = project.forgefile(
+        'suite = forge.option("suite", "one", choices=("one", "two"), help="which one")',
+        'tree = forge.target("tree", Empty(word=suite))',
+        'forge.default(forge.target("x/y", Shell(line="echo", inputs=(tree, forge.source("caf\\udce9")))))',
+    )
+    project.write("caf\udce9")
+    tree, file, option = (json.loads(line) for line in project.forge("list", "--json", "-D", "suite=two").out.splitlines())
+    assert tree == {
+        "target": "tree", "rule": "Empty", "output": "tree", "targets": [], "sources": [], "default": False,
+        "about": "A tree of nothing but a file that says a word.", "location": f"Forgefile.py:{line + 1}",
+    }  # fmt: skip
+    assert (file["targets"], file["sources"], file["default"]) == (["tree"], ["caf\udce9"], True)
+    assert option == {"option": "suite", "value": "two", "default": "one", "choices": ["one", "two"], "help": "which one"}
+    assert not (project / ".forge").exists()
+    project.ran()
+    (only,) = (json.loads(line) for line in project.forge("list", "--json", "x/*").out.splitlines())
+    assert only["size"] == 1
+    assert only["last_s"] > 0
+    project.forgefile("pass")
+    assert project.forge("list", "--json").out == ""
+
+
 def test_what_an_encoding_lacks_is_written_as_an_escape(project):
     project.forgefile(
         "class Über(Rule):", "    'Ein Maß.'", "    def steps(self, box):", "        yield Write(box.out, text='x')",
