@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from forgefile import events, host
 from forgefile.cache.records import Record
-from forgefile.cache.store import Store
+from forgefile.cache.store import Store, project_of
 from forgefile.errors import UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
@@ -55,7 +55,8 @@ class Project(NamedTuple):
         path = os.path.abspath(file)
         graph = load(path, settings(definitions))
         root = os.path.dirname(path)
-        store = Store.open(store_of(path), read_only=read_only)
+        folder = store_of(path)
+        store = Store.open(folder, project=project_of(folder, path), read_only=read_only)
         return cls(root, graph, store, Planner(root, graph, store, _epoch(), os.path.abspath(stand)))
 
     def close(self) -> None:
@@ -118,11 +119,11 @@ def build(
 
     if store.records.read_only:
         raise UsageError(f"{store.root} cannot be written", hint="make the project folder writable")
-    with store.lock(waits) as waited:
+    with store.lock(waits) as changed:
         store.sweep()
         if store.records.fresh:
             store.discard(())
-        if waited:
+        if changed:
             decisions = planner.plan(wanted)
         store.refuse_full_disk()
         for target in wanted:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forgefile import engine
-from forgefile.cache.store import remove_store
+from forgefile.cache.store import Store, remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
 from forgefile.model import Source, Target
@@ -21,7 +21,7 @@ _ABOUT = {
     "why": "Say why targets would be built now, or, of those that are up to date, why they were built last.",
     "log": "Print what the last run of a target printed, whether it succeeded or not.",
     "export": "Write a tree to a folder that is not there yet, or to DEST.tar; or a file target to a file.",
-    "clean": "Remove the results of targets (default: all), placed files too, so that they are built again.",
+    "clean": "Remove this project's results of targets (default: all), placed files too, so that they are built again.",
     "doctor": "Say what this machine lacks for the Forgefile (or, without one, for all rules) and how to mend it.",
 }
 
@@ -54,12 +54,14 @@ def run(verb: str, options: argparse.Namespace) -> int:
         from forgefile import doctor  # noqa: PLC0415
 
         return doctor.run(options)
+    root = engine.store_of(options.file)
+    looks = verb != "clean" or not os.path.isdir(root)
     try:
-        project = engine.Project.open(options.file, options.define, read_only=verb in ("list", "why", "log", "export"))
+        project = engine.Project.open(options.file, options.define, read_only=looks)
     except StoreError:
         if verb != "clean" or not options.all:
             raise
-        remove_store(engine.store_of(options.file))
+        remove_store(root)
         _print("removed the damaged store; placed files are left alone")
         return 0
     try:
@@ -70,6 +72,11 @@ def run(verb: str, options: argparse.Namespace) -> int:
 
 def _print(line: str = "") -> None:
     sys.stdout.write(line + "\n")
+
+
+def _waits(holder: str) -> None:
+    _print(f"waiting for the forge that builds here (process {holder})")
+    sys.stdout.flush()
 
 
 # list ----------------------------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def _log(project: engine.Project, options: argparse.Namespace) -> int:
     target = _one(project, options.word)
     fingerprint = project.store.records.log(target.name)
     if fingerprint is None:
-        raise UsageError(f"target '{target.name}' never ran, so there is no log")
+        raise UsageError(f"target '{target.name}' never ran, or was cleaned since, so there is no log")
     try:
         with open(project.store.log_path(fingerprint), "rb") as stream:
             sys.stdout.flush()
@@ -224,13 +231,20 @@ def _export(project: engine.Project, options: argparse.Namespace) -> int:
 
 
 def _clean(project: engine.Project, options: argparse.Namespace) -> int:
-    store = project.store
+    store, records = project.store, project.store.records
     if options.all and options.words:
         raise UsageError("--all removes the whole store; name no targets with it")
     chosen = project.graph.select(options.words or ["*"]) if project.graph.targets else ()
-    with store.lock(lambda holder: _print(f"waiting for the forge that builds here (process {holder})")):
-        removed = sum(_unplace(project, target) for target in chosen)
-        results = store.discard([target.name for target in chosen] if options.words else None)
+    if not os.path.exists(store.root):
+        _print("there is no store, so nothing to remove")
+        return 0
+    _refuse_read_only(store)
+    with store.lock(_waits):
+        store.sweep()
+        names = dict.fromkeys(target.name for target in chosen)
+        names |= dict.fromkeys(() if options.words else sorted(records.targets()))
+        removed = sum(_unplace(project, name) for name in names)
+        results = store.discard(names)
         if options.all:
             project.close()
             remove_store(store.root)
@@ -239,16 +253,22 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
     return 0
 
 
-def _unplace(project: engine.Project, target: Target) -> bool:
+def _refuse_read_only(store: Store) -> None:
+    if not os.access(store.root, os.W_OK):
+        raise UsageError(f"{store.root} cannot be written", hint="make it writable")
+
+
+def _unplace(project: engine.Project, name: str) -> bool:
     """Remove a target's placed file, unless a person changed it since."""
-    path = project.planner.place_of(target)
+    path = os.path.join(project.root, name)
     placed = project.store.records.placed(path)
     if placed is None or not os.path.lexists(path):
         return False
     if not project.store.is_as_placed(path):
-        _print(f"{target.name} was changed since it was built and is left alone")
+        _print(f"{name} was changed since it was built and is left alone")
         return False
     os.unlink(path)
+    project.store.records.keep_placed(path, "", None)
     return True
 
 

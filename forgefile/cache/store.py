@@ -4,6 +4,12 @@ A job works in a folder of its own under `staging`. Its output is sealed there (
 into place: it appears whole or not at all, and only then is the record written. What is left in `staging` by a kill
 is removed by the next run, which holds the lock.
 
+Several projects may have one store. What they build is shared, their records are their own (`project_of`). One forge
+at a time changes the store.
+
+What leaves the store does so at once, too: a file by one unlink, a layer by a rename into `staging`. A record whose
+output is gone is the same as none.
+
 A file output that was asked for is placed beside the Forgefile as a hard link where nothing cheaper is safe: reflink,
 else link, else copy. The status of every object is compared before it is used, so that a file that a user changed is
 noticed and never served or used as input.
@@ -16,16 +22,16 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
 from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
-from forgefile.cache.records import Records, Result
+from forgefile.cache.records import Held, Records, Result
 from forgefile.errors import StoreError, UsageError
-from forgefile.files import copy_file, remove_trees
+from forgefile.files import copy_file, remove_tree, remove_trees
 from forgefile.model import Output
 
 _TAG = (
@@ -47,14 +53,16 @@ class Store:
         self.records = records
 
     @classmethod
-    def open(cls, root: str, *, read_only: bool = False) -> "Store":
-        """Open a store, made when it is not there. Read-only: nothing is made, a missing store is an empty one.
+    def open(cls, root: str, *, project: str = "", read_only: bool = False) -> "Store":
+        """Open a store for a project, made when it is not there.
 
-        Raises `UsageError` when the folder cannot be written.
+        Read-only: nothing is made, a missing store is an empty one. Raises `UsageError` when the folder cannot be
+        written.
         """
         path = os.path.join(root, RECORDS)
         if read_only:
-            return cls(root, Records(path if os.path.exists(path) else None, read_only=os.path.exists(path)))
+            there = os.path.exists(path)
+            return cls(root, Records(path if there else None, project=project, read_only=there))
         if not os.path.exists(path):
             try:
                 os.makedirs(root, mode=0o700, exist_ok=True)
@@ -68,9 +76,9 @@ class Store:
                     hint="forge keeps its store beside the Forgefile: the folder must be writable",
                 ) from error
         if os.path.exists(path) and not os.access(path, os.W_OK):
-            return cls(root, Records(path, read_only=True))
+            return cls(root, Records(path, project=project, read_only=True))
         with _alone_in(root):
-            store = cls(root, Records(path))
+            store = cls(root, Records(path, project=project))
             store.records.enter_boot(_boot())
         return store
 
@@ -142,28 +150,36 @@ class Store:
 
     # Writing
 
-    def discard(self, targets: Collection[str] | None) -> int:
-        """Forget results (None: all) and remove what then belongs to no record; return how many were forgotten.
+    def discard(self, targets: Collection[str]) -> int:
+        """Forget all results of targets and remove what then belongs to no record; return how many were forgotten.
 
         Call with the lock held.
         """
-        forgotten = [record for record in self.records.all() if targets is None or record.target in targets]
-        with self.records.together():
-            for record in forgotten:
-                self.records.forget(record)
-        kept = list(self.records.all())
-        files = {record.result.digest for record in kept if record.result.kind == "file"}
-        layers = {layer for record in kept for layer in record.result.layers}
-        logs = {record.fingerprint for record in kept}
-        _remove(
-            [
-                os.path.join(self.root, folder, name)
-                for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs))
-                for name in os.listdir(os.path.join(self.root, folder))
-                if name not in used
-            ]
-        )
-        return len(forgotten)
+        forgotten = self.records.forget(targets)
+        used = {name for held in self.records.held() for name in outputs(held)}
+        used |= {f"{LOGS}/{fingerprint}" for *_, fingerprint in self.records.logs()}
+        self.remove(name for name in self.names() if name not in used)
+        return forgotten
+
+    def names(self) -> list[str]:
+        """Return the outputs and logs that lie in the store, by their paths in it."""
+        return [f"{each}/{name}" for each in (OBJECTS, LAYERS, LOGS) for name in os.listdir(f"{self.root}/{each}")]
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files and layers, by their paths in the store, each at once. Call with the lock held."""
+        doomed = list(names)
+
+        def away() -> None:
+            for name in doomed:
+                path = os.path.join(self.root, name)
+                if name.startswith(f"{LAYERS}/"):
+                    aside = os.path.join(self.root, STAGING, os.path.basename(name))
+                    os.rename(path, aside)
+                    path = aside
+                remove_tree(path)
+
+        if doomed:
+            userns.call(away)
 
     def stage(self) -> str:
         """Return a new folder for a job, on the store's file system."""
@@ -228,21 +244,48 @@ class Store:
     def lock(self, waits: Callable[[str], None]) -> Iterator[bool]:
         """Hold the store's lock; when another forge has it, tell its process id to `waits` and wait.
 
-        Yields whether there was a wait, in which the store may have changed.
+        Yields whether another forge has changed the store since it was opened, in that wait or before.
+        Raises `StoreError` when the store was removed meanwhile.
         """
+        path = os.path.join(self.root, LOCK)
         waited = False
-        with open(os.path.join(self.root, LOCK), "a+", encoding="ascii") as stream:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stream.seek(0)
-                waits(stream.read().strip() or "unknown")
+                waits(os.pread(descriptor, 32, 0).decode().strip() or "unknown")
                 waited = True
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.truncate(0)
-            stream.write(f"{os.getpid()}\n")
-            stream.flush()
-            yield waited
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not os.fstat(descriptor).st_nlink:
+                raise StoreError(f"another forge removed the store {self.root}", hint="run forge again")
+            with suppress(OSError):  # a full disk: then nobody learns whom to wait for
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield waited or self.records.changed_by_others
+        finally:
+            os.close(descriptor)
+
+
+def outputs(held: Held) -> list[str]:
+    """Return what a record keeps in the store: its output and its log, by their paths in it."""
+    objects = [f"{OBJECTS}/{held.result.digest}"] if held.result.kind == "file" else []
+    return [*objects, *(f"{LAYERS}/{layer}" for layer in held.result.layers), f"{LOGS}/{held.fingerprint}"]
+
+
+def project_of(root: str, file: str) -> str:
+    """Return what a Forgefile's records go by in the store at `root`: its path.
+
+    Seen from a store that lies in the project's own folder, so that both can be moved or copied together.
+    """
+    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
+    store = os.path.realpath(root)
+    return os.path.relpath(path, store) if store.startswith(f"{os.path.dirname(path)}/") else path
+
+
+def folder_of(root: str, project: str) -> str:
+    """Return the folder of a project in the store at `root`."""
+    return os.path.dirname(os.path.normpath(os.path.join(os.path.realpath(root), project)))
 
 
 class Committed(NamedTuple):
