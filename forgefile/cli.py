@@ -34,7 +34,7 @@ examples:
   forge -n disk.img   say what would be built, and why
   forge -D suite=trixie disk.img
 """
-_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace")
+_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store")
 
 
 def run() -> NoReturn:
@@ -140,6 +140,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-C", "--directory", metavar="DIR", help="change to DIR first")
     add("-f", "--file", metavar="FILE", default="Forgefile.py", help="read FILE instead of Forgefile.py")
+    add("--store", metavar="DIR", help="keep results in DIR; several projects may (default: $FORGE_STORE, or .forge)")
     add("-D", "--define", metavar="NAME=VALUE", action="append", default=[], help="set an option of the Forgefile")
     if verb == "build":
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
@@ -172,7 +173,7 @@ def _build(options: argparse.Namespace) -> int:
     from forgefile.report import reporter  # noqa: PLC0415
 
     project = engine.Project.open(
-        options.file, options.define, read_only=options.dry_run, stand=options.stand
+        options.file, options.define, read_only=options.dry_run, stand=options.stand, store=options.store
     )
     wanted = project.graph.select(options.words)
     form = "json" if options.json else "auto"

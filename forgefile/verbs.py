@@ -6,10 +6,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from forgefile import engine
-from forgefile.cache.store import Store, remove_store
+from forgefile.cache.store import Store, folder_of, project_of, remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
 from forgefile.model import Source, Target
@@ -54,15 +55,17 @@ def run(verb: str, options: argparse.Namespace) -> int:
         from forgefile import doctor  # noqa: PLC0415
 
         return doctor.run(options)
-    root = engine.store_of(options.file)
+    root = engine.store_of(options.file, options.store)
     looks = verb != "clean" or not os.path.isdir(root)
     try:
-        project = engine.Project.open(options.file, options.define, read_only=looks)
+        project = engine.Project.open(options.file, options.define, read_only=looks, store=options.store)
     except StoreError:
         if verb != "clean" or not options.all:
             raise
+        with suppress(StoreError):  # on a full disk they can still be read
+            _refuse_shared(Store.open(root, project=project_of(root, options.file), read_only=True))
         remove_store(root)
-        _print("removed the damaged store; placed files are left alone")
+        _print("removed the store, whose records could not be used; placed files are left alone")
         return 0
     try:
         return _VERBS[verb](project, options)
@@ -240,6 +243,8 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
         return 0
     _refuse_read_only(store)
     with store.lock(_waits):
+        if options.all:
+            _refuse_shared(store)
         store.sweep()
         names = dict.fromkeys(target.name for target in chosen)
         names |= dict.fromkeys(() if options.words else sorted(records.targets()))
@@ -256,6 +261,17 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
 def _refuse_read_only(store: Store) -> None:
     if not os.access(store.root, os.W_OK):
         raise UsageError(f"{store.root} cannot be written", hint="make it writable")
+
+
+def _refuse_shared(store: Store) -> None:
+    """Raise `UsageError` when another project, whose folder is there, has results in a store."""
+    folders = {folder_of(store.root, held.project) for held in store.records.held()}
+    folders.discard(folder_of(store.root, store.records.project))
+    if others := sorted(filter(os.path.isdir, folders)):
+        raise UsageError(
+            f"{store.root} has results of other projects: {words.names(others)}",
+            hint="forge clean, without --all, removes those of this project; do so there, too, and then --all here",
+        )
 
 
 def _unplace(project: engine.Project, name: str) -> bool:

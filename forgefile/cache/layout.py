@@ -9,7 +9,8 @@
 | logs/FINGERPRINT | what the steps of a target printed |
 | empty | the layer below the lowest |
 | records.sqlite | records and the stat cache |
-| lock | held by the forge that builds |
+| lock | held by the forge that changes the store |
+| CACHEDIR.TAG | tells backup programs to leave it out (https://bford.info/cachedir) |
 """
 
 OBJECTS = "objects"
@@ -20,3 +21,9 @@ LOGS = "logs"
 EMPTY = "empty"
 RECORDS = "records.sqlite"
 LOCK = "lock"
+CACHEDIR_TAG = "CACHEDIR.TAG"
+NAMES = {
+    OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY, RECORDS, f"{RECORDS}-wal", f"{RECORDS}-shm", f"{RECORDS}-journal",
+    LOCK, CACHEDIR_TAG,
+}  # fmt: skip
+"""All that forge puts into the folder of a store."""

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
-from forgefile.cache.layout import CACHE, EMPTY, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
+from forgefile.cache.layout import CACHE, CACHEDIR_TAG, EMPTY, LAYERS, LOCK, LOGS, NAMES, OBJECTS, RECORDS, STAGING
 from forgefile.cache.records import Held, Records, Result
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_tree, remove_trees
@@ -57,25 +57,15 @@ class Store:
         """Open a store for a project, made when it is not there.
 
         Read-only: nothing is made, a missing store is an empty one. Raises `UsageError` when the folder cannot be
-        written.
+        written, or holds what is not forge's.
         """
         path = os.path.join(root, RECORDS)
         if read_only:
             there = os.path.exists(path)
             return cls(root, Records(path if there else None, project=project, read_only=there))
         if not os.path.exists(path):
-            try:
-                os.makedirs(root, mode=0o700, exist_ok=True)
-                for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
-                    os.makedirs(os.path.join(root, folder), exist_ok=True)
-                with open(os.path.join(root, "CACHEDIR.TAG"), "w", encoding="ascii") as stream:
-                    stream.write(_TAG)
-            except OSError as error:
-                raise UsageError(
-                    f"the store {root} cannot be made: {error.strerror}",
-                    hint="forge keeps its store beside the Forgefile: the folder must be writable",
-                ) from error
-        if os.path.exists(path) and not os.access(path, os.W_OK):
+            _make(root)
+        elif not (os.access(path, os.W_OK) and os.access(root, os.W_OK)):
             return cls(root, Records(path, project=project, read_only=True))
         with _alone_in(root):
             store = cls(root, Records(path, project=project))
@@ -288,6 +278,26 @@ def folder_of(root: str, project: str) -> str:
     return os.path.dirname(os.path.normpath(os.path.join(os.path.realpath(root), project)))
 
 
+def _make(root: str) -> None:
+    """Make the folders of a store, in a folder that is not there, or empty, or was to become a store before."""
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        if strange := sorted(set(os.listdir(root)) - NAMES):
+            raise UsageError(
+                f"{root} holds '{strange[0]}' and is no store of forge's",
+                hint="name a folder for the store that is empty, or not there yet",
+            )
+        for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
+            os.makedirs(os.path.join(root, folder), exist_ok=True)
+        with open(os.path.join(root, CACHEDIR_TAG), "w", encoding="ascii") as stream:
+            stream.write(_TAG)
+    except OSError as error:
+        raise UsageError(
+            f"the store {root} cannot be made: {error.strerror}",
+            hint="make that place writable, or name another with --store",
+        ) from error
+
+
 class Committed(NamedTuple):
     """An output that has just come into the store."""
 
@@ -342,8 +352,10 @@ def _remove(paths: list[str]) -> None:
 
 
 def remove_store(root: str) -> None:
-    """Remove a whole store that nothing uses."""
-    _remove([root])
+    """Remove a whole store that nothing uses, and its folder if nothing else is in it."""
+    _remove([os.path.join(root, name) for name in os.listdir(root) if name in NAMES])
+    with suppress(OSError):
+        os.rmdir(root)
 
 
 def _mark(path: str) -> None:

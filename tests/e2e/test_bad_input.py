@@ -229,7 +229,7 @@ def test_a_file_of_the_users_at_the_place_of_a_target(project):
 def test_an_unwritable_folder(project, small_disk):
     project.forgefile(RAN)
     mount = f"mount --bind '{project.root}' '{project.root}'; mount -o remount,bind,ro '{project.root}'; cd '{project.root}'"
-    refused(project, prefix=small_disk(mount), says=("Read-only file system", "must be writable"))
+    refused(project, prefix=small_disk(mount), says=("Read-only file system", "make that place writable"))
     assert sorted(os.listdir(project.root)) == ["Forgefile.py"]
     project.forge("-n", prefix=small_disk(mount))
     project.forge("list", prefix=small_disk(mount))

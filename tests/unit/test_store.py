@@ -75,7 +75,32 @@ def test_a_store_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"the store .*/file/\.forge cannot be made: Not a directory") as caught:
         Store.open(str(tmp_path / "file/.forge"))
-    assert caught.value.hint == "forge keeps its store beside the Forgefile: the folder must be writable"
+    assert caught.value.hint == "make that place writable, or name another with --store"
+
+
+@pytest.mark.parametrize("name", ["lock", "records.sqlite-journal", "cache"])
+def test_a_store_is_made_where_one_was_to_be_made(tmp_path, name):
+    (tmp_path / name).mkdir() if name == "cache" else (tmp_path / name).touch()
+    Store.open(str(tmp_path)).records.close()
+    assert (tmp_path / "objects").is_dir()
+
+
+def test_a_folder_with_other_things_is_no_store(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"holds 'thesis\.tex' and is no store of forge's") as caught:
+        Store.open(str(tmp_path))
+    assert caught.value.hint == "name a folder for the store that is empty, or not there yet"
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_removed_store_leaves_what_is_not_forges(tmp_path):
+    for name in ("mine", "empty"):
+        Store.open(str(tmp_path / name)).records.close()
+    (tmp_path / "mine/thesis.tex").touch()
+    for name in ("mine", "empty"):
+        remove_store(str(tmp_path / name))
+    assert os.listdir(tmp_path) == ["mine"]
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
 
 
 def test_a_project_is_named_by_its_path_or_from_a_store_of_its_own(tmp_path):
