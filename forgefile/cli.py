@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from forgefile.errors import ForgeError, UsageError
+from forgefile.errors import ForgeError, StoreError, UsageError
 from forgefile.forge import VERBS
 
 _BEGAN = time.monotonic()
@@ -25,6 +25,7 @@ commands:
   log TARGET          print what the last run of a target printed
   export TREE DEST    write a tree to a folder, or to DEST.tar
   clean [TARGET…]     remove results, so that they are built again
+  gc                  make the store smaller: remove what no target needs
   doctor              say what this machine lacks, and the line that mends it
 
 examples:
@@ -34,7 +35,7 @@ examples:
   forge -n disk.img   say what would be built, and why
   forge -D suite=trixie disk.img
 """
-_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store")
+_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size")
 
 
 def run() -> NoReturn:
@@ -190,7 +191,10 @@ def _build(options: argparse.Namespace) -> int:
             return 0
         jobs = options.jobs or len(os.sched_getaffinity(0))
         settings = engine.Settings(jobs, options.keep_going)
-        return engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
+        status = engine.build(project.planner, project.store, wanted, settings, tell=display.report, clock=clock)
+        with suppress(StoreError):  # a full disk, where nothing had to be built
+            project.store.records.use({target.name for target in project.graph.closure(wanted)})
+        return status
     finally:
         display.close()
         project.close()

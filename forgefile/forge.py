@@ -14,8 +14,8 @@ from forgefile.graph import Graph, OptionValue
 from forgefile.location import caller
 from forgefile.model import Rule, Source, Target
 
-VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
-RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
+VERBS = ("build", "clean", "doctor", "export", "gc", "list", "log", "why")
+RESERVED = {*VERBS, "boot", "completion", "diff", "graph", "help", "history", "init", "report", "shell", "size",
             "verify", "watch"}  # fmt: skip
 """Words that may not name a target, so that `forge WORD` always means one thing."""
 

@@ -5,17 +5,23 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgefile import engine
+from forgefile.cache.layout import RECORDS
 from forgefile.cache.store import Store, folder_of, project_of, remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
+from forgefile.loader import load
 from forgefile.model import Source, Target
 from forgefile.plan import Decision
 from forgefile.report import words
+
+if TYPE_CHECKING:
+    from forgefile.cache.collect import Choice
 
 _ABOUT = {
     "list": "List the targets and options that the Forgefile declares.",
@@ -23,6 +29,7 @@ _ABOUT = {
     "log": "Print what the last run of a target printed, whether it succeeded or not.",
     "export": "Write a tree to a folder that is not there yet, or to DEST.tar; or a file target to a file.",
     "clean": "Remove this project's results of targets (default: all), placed files too, so that they are built again.",
+    "gc": "Remove results that are not the latest of any target of any project that has this store.",
     "doctor": "Say what this machine lacks for the Forgefile (or, without one, for all rules) and how to mend it.",
 }
 
@@ -45,6 +52,10 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
         case "clean":
             add("words", nargs="*", metavar="TARGET", help="names or globs (default: all)")
             add("--all", action="store_true", help="remove the whole store, downloaded packages too")
+        case "gc":
+            add("--max-size", type=_size, metavar="SIZE", help="stop when the store is no larger, as 20G or 500MiB; "
+                "the least recently used goes first, and downloaded packages go last")  # fmt: skip
+            add("-n", "--dry-run", action="store_true", help="say what would be removed; remove nothing")
 
 
 def run(verb: str, options: argparse.Namespace) -> int:
@@ -55,6 +66,8 @@ def run(verb: str, options: argparse.Namespace) -> int:
         from forgefile import doctor  # noqa: PLC0415
 
         return doctor.run(options)
+    if verb == "gc":
+        return _gc(options)
     root = engine.store_of(options.file, options.store)
     looks = verb != "clean" or not os.path.isdir(root)
     try:
@@ -71,6 +84,16 @@ def run(verb: str, options: argparse.Namespace) -> int:
         return _VERBS[verb](project, options)
     finally:
         project.close()
+
+
+def _size(text: str) -> int:
+    """Return the bytes in a size; a bare K, M, G or T is KiB, MiB, GiB or TiB."""
+    from forgefile.units import size_bytes  # noqa: PLC0415
+
+    try:
+        return size_bytes(f"{text}iB" if text[-1:] in tuple("KMGT") else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _print(line: str = "") -> None:
@@ -286,6 +309,68 @@ def _unplace(project: engine.Project, name: str) -> bool:
     os.unlink(path)
     project.store.records.keep_placed(path, "", None)
     return True
+
+
+# gc ------------------------------------------------------------------------------------------------------------------
+
+
+def _gc(options: argparse.Namespace) -> int:
+    """Collect what no target needs. Where a store is named, there need be no Forgefile."""
+    from forgefile.cache import collect  # noqa: PLC0415
+
+    store, declared = _store_alone(options)
+    try:
+        if options.dry_run or not os.path.isdir(store.root):
+            choice = collect.plan(store, options.max_size, declared)
+        else:
+            _refuse_read_only(store)
+            with store.lock(_waits):
+                store.sweep()
+                choice = collect.plan(store, options.max_size, declared)
+                collect.carry_out(store, choice)
+        return _tell_collected(store, choice, options)
+    finally:
+        store.records.close()
+
+
+def _store_alone(options: argparse.Namespace) -> tuple[Store, Collection[str] | None]:
+    """Open the store and return it with the names of the targets that the Forgefile declares, if there is one."""
+    file = os.path.abspath(options.file)
+    root = engine.store_of(file, options.store)
+    named = options.store or os.environ.get("FORGE_STORE")
+    if named and not os.path.exists(os.path.join(root, RECORDS)):
+        raise UsageError(f"there is no store {root}")
+    declared: Collection[str] | None = None
+    if os.path.exists(file) or not named:
+        declared = load(file, engine.settings(options.define)).targets.keys()
+    project = project_of(root, file)
+    try:
+        return Store.open(root, project=project, read_only=options.dry_run or not os.path.isdir(root)), declared
+    except StoreError:  # on a full disk nothing can be noted before something is removed
+        return Store.open(root, project=project, read_only=True), declared
+
+
+def _tell_collected(store: Store, choice: "Choice", options: argparse.Namespace) -> int:
+    """Say what left the store, or would, and what stays; return 1 when the limit is not met."""
+    last = [(gone.held[-1], gone.freed) for gone in choice.results]
+    alone = {held.project for held, _ in last} <= {store.records.project}
+    rows = [
+        (held.target, words.size(freed), time.strftime("last used %Y-%m-%d", time.localtime(held.used)),
+         "" if alone else folder_of(store.root, held.project))
+        for held, freed in last
+    ]  # fmt: skip
+    for line in _aligned(rows):
+        _print(line)
+    counts = ((len(choice.results), "result"), (choice.cached, "cached file"), (choice.strays, "stray file"))
+    what = words.names([words.count(number, noun) for number, noun in counts if number]) or "nothing"
+    _print(f"{'would remove' if options.dry_run else 'removed'} {what}, {words.size(choice.freed)}")
+    spare = f" and {words.count(choice.spare, 'earlier one')}" if choice.spare else ""
+    needed = f"{words.count(choice.needed, 'result')} that targets need"
+    _print(f"kept {needed}{spare}; the store takes {words.size(choice.left)}")
+    if options.max_size is not None and choice.left > options.max_size:
+        _print(f"that is more than {words.size(options.max_size)}: nothing else can be removed")
+        return 1
+    return 0
 
 
 _VERBS: dict[str, Callable[[engine.Project, argparse.Namespace], int]] = {

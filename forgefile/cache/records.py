@@ -11,7 +11,7 @@ import marshal
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB)
 """
 _CLEANED = ""
 """What stands for a fingerprint in `current` when a target is to be built again, whatever results are known."""
+_DAY_S = 86_400
 
 
 class Result(NamedTuple):
@@ -81,7 +82,7 @@ class Held(NamedTuple):
     fingerprint: str
     result: Result
     used: float
-    """When the result was built or restored, in seconds since 1970."""
+    """When the result was built or restored, or up to date in a build; to a day, in seconds since 1970."""
     current: bool
     """It is its target's latest result."""
 
@@ -104,6 +105,8 @@ class Records:
             if self.fresh:
                 self._create()
             self._at_opening = self._others()
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the store's records ({path}) cannot be read: {error}", hint=_FULL) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"the store's records ({path}) cannot be used: {error}", hint="forge clean --all starts a new store"
@@ -155,7 +158,7 @@ class Records:
         try:
             return self._db.execute(statement, tuple(map(_stored, values))).rowcount
         except sqlite3.OperationalError as error:
-            raise StoreError(f"the store's records cannot be written: {error}", hint="is the disk full?") from error
+            raise StoreError(f"the store's records cannot be written: {error}", hint=_FULL) from error
 
     def _row(self, statement: str, *values: str) -> Any:
         return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
@@ -207,6 +210,16 @@ class Records:
             self._write(_ADOPT, (fingerprint, self.project, target, time.time()))
             self._write(_MAKE_CURRENT, (self.project, target, fingerprint))
 
+    def use(self, targets: Collection[str]) -> None:
+        """Note that the latest results of targets are used now. What was noted less than a day ago is left alone."""
+        now = time.time()
+        for name, fingerprint in self._db.execute(_UNUSED, (_stored(self.project), now - _DAY_S)).fetchall():
+            if _read(name) in targets:
+                self._write(
+                    "UPDATE record SET used=? WHERE fingerprint=? AND project=? AND target=?",
+                    (now, fingerprint, self.project, name),
+                )
+
     def keep_log(self, target: str, fingerprint: str) -> None:
         """Note that the latest run of a target, however it ended, was that of a fingerprint."""
         self._write("INSERT OR REPLACE INTO log VALUES (?,?,?)", (self.project, target, fingerprint))
@@ -247,6 +260,32 @@ class Records:
         """Yield project, target and fingerprint of the latest run of each target."""
         for project, target, fingerprint in self._db.execute("SELECT project, target, fingerprint FROM log"):
             yield _read(project), _read(target), fingerprint
+
+    def drop(self, gone: Iterable[Held], abandoned: Iterable[str]) -> None:
+        """Drop records, and what is of use to none that is left; of abandoned projects without records, everything."""
+        with self.together():
+            for held in gone:
+                self._write(
+                    "DELETE FROM record WHERE fingerprint=? AND project=? AND target=?",
+                    (held.fingerprint, held.project, held.target),
+                )
+            for project in abandoned:
+                if not self._row("SELECT 1 FROM record WHERE project=? LIMIT 1", project):
+                    self._write("DELETE FROM current WHERE project=?", (project,))
+                    self._write("DELETE FROM log WHERE project=?", (project,))
+            for statement in _USELESS:
+                self._write(statement)
+            self._drop_others("layer", "digest", {layer for held in self.held() for layer in held.result.layers})
+            manifests = self._db.execute("SELECT manifest FROM record")
+            self._drop_others("listing", "digest", {d for (text,) in manifests for _, d in decode(_read(text)).inputs})
+            paths = {_read(path) for (path,) in self._db.execute("SELECT path FROM seen")}
+            self._drop_others("seen", "path", {path for path in paths if os.path.lexists(path)})
+
+    def _drop_others(self, table: str, column: str, kept: set[str]) -> None:
+        """Drop the rows of a table whose value in a column is none of those that are kept."""
+        for (value,) in self._db.execute(f"SELECT {column} FROM {table}").fetchall():  # noqa: S608  names of our own
+            if _read(value) not in kept:
+                self._write(f"DELETE FROM {table} WHERE {column}=?", (value,))  # noqa: S608  likewise
 
     # What was seen of files
 
@@ -311,6 +350,7 @@ class Records:
             self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
 
 
+_FULL = "is the disk full? 'forge gc' makes room"
 _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
 _FIND = (
     f"SELECT {_COLUMNS} FROM record WHERE fingerprint=?1"  # noqa: S608  only constants are put in
@@ -327,10 +367,21 @@ _ADOPT = (
     " SELECT fingerprint, ?2, ?3, manifest, kind, digest, layers, size, seconds, reasons, options, number, ?4"
     " FROM record WHERE fingerprint=?1 ORDER BY project=?2 AND target=?3 DESC, number DESC LIMIT 1"
 )
+_UNUSED = (
+    "SELECT target, fingerprint FROM current JOIN record USING (project, target, fingerprint)"
+    " WHERE project=? AND used<?"
+)
 _HELD = (
     "SELECT project, target, record.fingerprint, kind, digest, layers, size, used, current.fingerprint NOT NULL"
     " FROM record LEFT JOIN current USING (project, target, fingerprint) ORDER BY used, number"
 )
+_USELESS = (
+    "DELETE FROM object WHERE digest NOT IN (SELECT digest FROM record)",
+    """DELETE FROM current WHERE fingerprint<>''
+       AND (fingerprint, project, target) NOT IN (SELECT fingerprint, project, target FROM record)""",
+)
+
+
 def _stored(value: Any) -> Any:
     """Return a value as SQLite takes it: names of files need not be UTF-8."""
     if not isinstance(value, str):
@@ -354,4 +405,5 @@ def _uri(path: str | None, read_only: bool) -> str:
     quoted = "".join(f"%{byte:02X}" for byte in os.fsencode(path))
     if not read_only:
         return f"file:{quoted}"
-    return f"file:{quoted}?mode=ro" + ("" if os.path.exists(f"{path}-wal") else "&immutable=1")
+    at_work = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal")
+    return f"file:{quoted}?mode=ro" + ("" if at_work else "&immutable=1")

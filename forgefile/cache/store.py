@@ -227,7 +227,7 @@ class Store:
         if free < _DISK_MINIMUM:
             raise UsageError(
                 f"the disk is full: {free >> 20} MiB are free at {self.root}, forge needs {_DISK_MINIMUM >> 20}",
-                hint="make room there; 'forge clean' removes the results of earlier builds",
+                hint="make room there; 'forge gc' removes the results of earlier builds",
             )
 
     @contextmanager

@@ -349,5 +349,5 @@ def test_a_reader_that_leaves(project):
 def test_help_and_version(project):
     assert "forge disk.img" in project.forge("--help").out
     assert project.forge("--version").out.startswith("forge ")
-    for verb in ("list", "why", "log", "export", "clean", "doctor"):
+    for verb in ("list", "why", "log", "export", "clean", "gc", "doctor"):
         assert f"forge {verb}" in project.forge(verb, "--help").out

@@ -43,7 +43,7 @@ def test_the_option_names_the_store(project, words):
     assert project.ran(*words) == ["root", "same", "t"]
     assert sorted(os.listdir(project.root)) == ["Forgefile.py", "elsewhere", "s", "same", "t"]
     assert project.json(*words).targets("current") == ["root", "same", "t"]
-    for verb in (("list",), ("why",), ("log", "t"), ("doctor",)):
+    for verb in (("list",), ("why",), ("log", "t"), ("doctor",), ("gc", "-n")):
         project.forge(*verb, *words)
         project.forge(*words, *verb)
     project.forge("export", "root", str(project.root / "tree"), *words)
@@ -86,7 +86,7 @@ def test_places_that_are_refused(project, name):
     project.write("s/file")
     project.write("other/thesis.tex", "precious")
     before = sorted(project.root.rglob("*"))
-    for words in (("list",), ("clean", "--all")):
+    for words in (("list",), ("clean", "--all"), ("gc",), ("gc", "-n")):
         project.forge(*words, "--store", store, status=None)
     assert says in project.forge("--store", store, status=2).err
     assert [path for path in sorted(project.root.rglob("*")) if "__pycache__" not in str(path)] == before
@@ -111,6 +111,8 @@ def test_a_store_on_another_file_system(project):
         assert (project.exported("root") / "etc/extra").read_text() == "0"
         project.forge("export", "holes", str(project.root / "copy"))
         assert (project / "copy").stat().st_blocks < 100
+        project.forge("gc")
+        project.nothing_runs()
 
 
 def test_a_store_that_can_only_be_read(two, small_disk):
@@ -126,7 +128,8 @@ def test_a_store_that_can_only_be_read(two, small_disk):
         assert (project / "tree/etc/extra").read_text() == "0"
     assert one.forge(prefix=read_only).out == "same and t are up to date\n"
     one.forge("log", "t", prefix=read_only)
-    for words in (("-D", "w=x"), ("clean",), ("clean", "--all")):
+    one.forge("gc", "-n", prefix=read_only)
+    for words in (("-D", "w=x"), ("clean",), ("clean", "--all"), ("gc",)):
         ended = one.forge(*words, status=2, prefix=read_only)
         assert f"{store} cannot be written" in ended.err
     assert "cannot be written" in other.forge(status=2, prefix=read_only).err
@@ -199,6 +202,7 @@ def test_a_project_with_its_store_can_be_moved(project):
     assert moved.planned()["root"] == ("none", [])
     assert moved.json().targets("built") == []
     assert moved.planned("-D", "n=1")["root"] == ("run", ["write /etc/extra: content changed"])
+    moved.forge("gc")
     moved.nothing_runs()
 
 

@@ -177,6 +177,73 @@ def test_what_another_forge_writes_is_noticed(path):
     two.close()
 
 
+# Use
+
+
+def used(records):
+    return {held.fingerprint: held.used for held in records.held()}
+
+
+def test_results_are_held_in_the_order_of_their_last_use(records):
+    for name in ("f1", "f2", "f3"):
+        records.remember(record(name, name))
+    records.make_current("f1", "f1")
+    assert [held.fingerprint for held in records.held()] == ["f2", "f3", "f1"]
+    assert used(records)["f2"] < used(records)["f3"] < used(records)["f1"]
+
+
+def test_use_is_noted_once_a_day_and_of_latest_results_alone(records):
+    for name in ("f1", "f2"):
+        records.remember(record(name, "a"))
+    records.remember(record("f3", "b"))
+    before = used(records)
+    records.use({"a", "b"})
+    assert used(records) == before
+    records._db.execute("UPDATE record SET used=used-90000")
+    records.use({"a"})
+    after = used(records)
+    assert (after["f1"], after["f3"]) == (before["f1"] - 90000, before["f3"] - 90000)
+    assert after["f2"] > before["f2"]
+
+
+# Dropping
+
+
+def test_what_is_of_use_to_no_record_is_dropped(records, tmp_path):
+    source = tmp_path / "words.txt"
+    source.touch()
+    for path in (str(source), str(tmp_path / "gone")):
+        records.keep_seen(path, "d", {})
+    for digest in ("1", "2"):
+        records.keep_listing(digest, {})
+    for name, result in (("f1", FILE), ("f2", FILE._replace(digest="d9")), ("f3", TREE)):
+        records.remember(record(name, name, result))
+        records.keep_log(name, name)
+    for digest in ("d1", "d9"):
+        records.keep_object_key(digest, KEY)
+    for layer in ("l1", "l2", "l3"):
+        records.keep_layer(layer)
+    records.drop([held for held in records.held() if held.fingerprint == "f2"], [])
+    assert records.find("f2", "f2") is records.current("f2") is None
+    assert (records.object_key("d1"), records.object_key("d9")) == (KEY, None)
+    assert [records.layer_is_whole(layer) for layer in ("l1", "l2", "l3")] == [True, True, False]
+    assert (records.listing("1"), records.listing("2")) == ({}, None)
+    assert (records.seen(str(source))[0], records.seen(str(tmp_path / "gone"))[0]) == ("d", "")
+
+
+def test_of_an_abandoned_project_nothing_stays_but_its_records(path):
+    one, two = opened(path, project="one"), opened(path, project="two")
+    for records in (one, two):
+        records.remember(record("f1"))
+        records.keep_log("a", "f1")
+    two.drop([held for held in two.held() if held.project == "one"], ["one", "two"])
+    assert one.current("a") is one.log("a") is None
+    assert two.current("a") == record("f1")
+    assert two.log("a") == "f1"
+    one.close()
+    two.close()
+
+
 def test_together_is_all_or_nothing(records):
     with records.together():
         records.remember(record("f1"))
@@ -269,6 +336,15 @@ def test_what_a_killed_run_had_remembered_is_there(path, tmp_path):
     records = opened(path)
     assert records.find("f1", "a") == record("f1")
     records.close()
+
+
+def test_what_a_failed_opening_leaves_is_no_writer(path, tmp_path):
+    records = opened(path)
+    records.remember(record("f1"))
+    records.close()
+    Path(f"{path}-wal").touch()
+    assert look(path) == record("f1")
+    assert set(traces(tmp_path)) == {"records.sqlite", "records.sqlite-wal"}
 
 
 # What cannot be used
