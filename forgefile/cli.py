@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from forgefile.errors import ForgeError, UsageError
+from forgefile.errors import ForgeError, StoreError, UsageError
 from forgefile.forge import VERBS
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ commands:
   log TARGET          print what the last run of a target printed
   export TREE DEST    write a tree to a folder, or to DEST.tar
   clean [TARGET…]     remove results, so that they are built again
+  gc                  make the store smaller: remove what no target needs
   doctor              say what this machine lacks, and the line that mends it
 
 examples:
@@ -36,7 +37,7 @@ examples:
   forge -n disk.img   say what would be built, and why
   forge -D suite=trixie disk.img
 """
-_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace")
+_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size")
 
 
 def run(start: "Start") -> NoReturn:
@@ -141,6 +142,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-C", "--directory", metavar="DIR", help="change to DIR first")
     add("-f", "--file", metavar="FILE", default="Forgefile.py", help="read FILE instead of Forgefile.py")
+    add("--store", metavar="DIR", help="keep results in DIR; several projects may (default: $FORGE_STORE, or .forge)")
     add("-D", "--define", metavar="NAME=VALUE", action="append", default=[], help="set an option of the Forgefile")
     if verb == "build":
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
@@ -175,8 +177,9 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
 
     snapshot = start.snapshot if start else None
     project = engine.Project.open(
-        options.file, options.define, read_only=options.dry_run, stand=options.stand, snapshot=snapshot
-    )
+        options.file, options.define, read_only=options.dry_run, stand=options.stand, store=options.store,
+        snapshot=snapshot,
+    )  # fmt: skip
     wanted = project.wanted(options.words)
     form: Form = "json" if options.json else "auto"
     verbosity: Verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
@@ -200,7 +203,10 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
             began_ns=start.began_ns if start else 0,
             key=start.key if start else None,
         )
-        return engine.build(project, wanted, settings, tell=display.report, clock=clock)
+        status = engine.build(project, wanted, settings, tell=display.report, clock=clock)
+        with suppress(StoreError):  # a full disk, where nothing had to be built
+            project.store.records.use({target.name for target in project.graph.closure(wanted)})
+        return status
     finally:
         display.close()
         project.close()

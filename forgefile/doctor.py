@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     for tool in needed:
         _line(tool not in missing, tool, host.find(tool) or f"missing: package {host.package(tool) or 'unknown'}")
     sys.stdout.write("this machine\n")
-    well = [_line(*check()) for check in (_user, _namespaces, _overlay, _disk)]
+    store = _existing(engine.store_of(path, options.store))
+    well = [_line(*check) for check in (_user(), _namespaces(), _overlay(store), _disk(store))]
     if line := host.install_line(missing):
         sys.stdout.write(f"\nto mend it:\n  {line}\n")
     sys.stdout.write("\nall is well\n" if all(well) and not missing else "")
@@ -70,8 +71,15 @@ def _namespaces() -> tuple[bool, str, str]:
     return not problem, "namespaces", problem or "mount, PID, network, IPC and UTS namespaces can be made"
 
 
-def _overlay() -> tuple[bool, str, str]:
-    with tempfile.TemporaryDirectory(dir="." if os.access(".", os.W_OK) else None) as folder:
+def _existing(path: str) -> str:
+    """Return the nearest folder of a path that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _overlay(store: str) -> tuple[bool, str, str]:
+    with tempfile.TemporaryDirectory(dir=store if os.access(store, os.W_OK) else None) as folder:
         for name in ("lower", "empty", "upper", "work", "at"):
             os.mkdir(os.path.join(folder, name))
 
@@ -84,14 +92,14 @@ def _overlay() -> tuple[bool, str, str]:
             linux.make_read_only("at")
 
         problem = _tried(attempt)
-    words = "trees can be stacked in this folder's file system"
-    return not problem, "overlayfs", f"{problem}: put the project on ext4, xfs or btrfs" if problem else words
+    words = "trees can be stacked in the store's file system"
+    return not problem, "overlayfs", f"{problem}: put the store on ext4, xfs or btrfs (--store)" if problem else words
 
 
-def _disk() -> tuple[bool, str, str]:
-    status = os.statvfs(".")
+def _disk(store: str) -> tuple[bool, str, str]:
+    status = os.statvfs(store)
     free = status.f_bavail * status.f_frsize
-    return free > 4 << 30, "disk", f"{free >> 30} GiB are free here; a Debian image with its layers takes 2 to 4"
+    return free > 4 << 30, "disk", f"{free >> 30} GiB are free for it; a Debian image with its layers takes 2 to 4"
 
 
 def _tried(attempt: Callable[[], None]) -> str | None:

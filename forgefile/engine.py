@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from forgefile import events, host, userns
 from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
-from forgefile.cache.store import Store
-from forgefile.errors import UsageError
+from forgefile.cache.store import Store, project_of
+from forgefile.errors import ForgefileError, UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.job import Job, View
@@ -59,10 +59,10 @@ class Project(NamedTuple):
 
     @classmethod
     def open(
-        cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".",
+        cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".", store: str | None = None,
         snapshot: Snapshot | None = None,
     ) -> "Project":  # fmt: skip
-        """Evaluate a Forgefile with `NAME=VALUE` definitions and open the store beside it.
+        """Evaluate a Forgefile with `NAME=VALUE` definitions and open its store (see `store_of`).
 
         `stand` is the folder in which the user is, from which places are shown. With a snapshot of the same command
         line, in which only artifacts changed, nothing is evaluated.
@@ -82,10 +82,12 @@ class Project(NamedTuple):
         else:
             graph = part.graph
         root = os.path.dirname(path)
-        store = Store.open(store_of(path), read_only=read_only)
+        folder = store_of(path, store)
+        _refuse_within(folder, root, graph)
+        found = Store.open(folder, project=project_of(folder, path), read_only=read_only)
         evaluation = Evaluation(graph, reads, part.known if part else {})
-        planner = Planner(root, evaluation, store, _epoch(), os.path.abspath(stand))
-        return cls(root, graph, store, planner, snapshot, part)
+        planner = Planner(root, evaluation, found, _epoch(), os.path.abspath(stand))
+        return cls(root, graph, found, planner, snapshot, part)
 
     def wanted(self, words: Collection[str]) -> tuple[Target, ...]:
         """Return the targets that names and globs select; of a part, those that it has of them."""
@@ -96,9 +98,29 @@ class Project(NamedTuple):
         self.store.records.close()
 
 
-def store_of(file: str) -> str:
-    """Return the absolute path of the store of a Forgefile: the folder .forge beside it."""
-    return os.path.join(os.path.dirname(os.path.abspath(file)), ".forge")
+def store_of(file: str, store: str | None = None) -> str:
+    """Return the absolute path of the store of a Forgefile.
+
+    That is the folder `store`, or else the one that FORGE_STORE names, or else .forge beside the Forgefile.
+    """
+    named = os.environ.get("FORGE_STORE") or None if store is None else store
+    if named == "":
+        raise UsageError("--store names no folder")
+    return os.path.abspath(named or os.path.join(os.path.dirname(os.path.abspath(file)), ".forge"))
+
+
+def _refuse_within(store: str, root: str, graph: Graph) -> None:
+    """Raise `ForgefileError` when a source holds the store, or a target would be placed in it."""
+    if store == os.path.join(root, ".forge"):
+        return  # refused where they are declared
+    real, project = os.path.realpath(store) + os.sep, os.path.realpath(root)
+    holds = {artifact: target for target in graph.targets.values() for artifact in target.inputs
+             if isinstance(artifact, Source)
+             and real.startswith(os.path.realpath(os.path.join(root, artifact.path)) + os.sep)}  # fmt: skip
+    places = {target: target for target in graph.targets.values() if f"{project}/{target.name}".startswith(real)}
+    for artifact, target in (*holds.items(), *places.items()):
+        what = f"the source '{artifact.path}' holds" if isinstance(artifact, Source) else f"'{target.name}' lies in"
+        raise ForgefileError(f"{what} the store {store}", location=target.location, hint="name another with --store")
 
 
 def settings(definitions: Sequence[str]) -> dict[str, str]:
@@ -156,12 +178,12 @@ def build(
         tell(events.Note(t=clock(), message=f"waiting for the forge that builds here (process {holder})"))
 
     if store.records.read_only:
-        raise UsageError(f"{store.root} cannot be written", hint="make the project folder writable")
-    with store.lock(waits) as waited:
+        raise UsageError(f"{store.root} cannot be written", hint="make it writable, or name another store with --store")
+    with store.lock(waits) as changed:
         store.sweep()
         if store.records.fresh:
             store.discard(())
-        if waited:
+        if changed:
             decisions = planner.plan(wanted)
         store.refuse_full_disk()
         for target in wanted:

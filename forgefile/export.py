@@ -4,7 +4,7 @@ import os
 import subprocess
 
 from forgefile import linux, roots, userns
-from forgefile.cache.layout import OBJECTS
+from forgefile.cache.layout import EMPTY, OBJECTS, STAGING
 from forgefile.cache.records import Result
 from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file, remove_tree
@@ -44,7 +44,8 @@ def _export_tree(store: str, layers: tuple[str, ...], arriving: str, *, tar: boo
         if not tar:
             os.mkdir(arriving)
         os.chdir(store)
-        at = f"{store}/empty"
+        linux.mount("forge", f"{store}/{STAGING}", "tmpfs", 0, "mode=700")  # the store may be one that is only read
+        at = f"{store}/{EMPTY}"
         roots.overlay(layers, at, upper=None)
         if tar:
             command = ["tar", "--create", f"--file={arriving}", "--numeric-owner", "--xattrs", "--acls", "--sort=name",

@@ -33,11 +33,11 @@ def copy_file(source: str, to: str) -> None:
 
 
 def _copy_range(old: int, new: int, at: int, length: int) -> int:
-    """Copy bytes of one open file to the same place in another; return how many it were."""
+    """Copy bytes from one open file to the same place of another; return how many were copied."""
     try:
         return os.copy_file_range(old, new, length, at, at)
     except OSError as error:
-        if error.errno != errno.EXDEV:  # the kernel does not do it between file systems of two kinds
+        if error.errno != errno.EXDEV:  # copy_file_range(2): not from any file system to any other
             raise
     os.lseek(new, at, os.SEEK_SET)
     return os.sendfile(new, old, at, length)

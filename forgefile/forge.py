@@ -16,8 +16,8 @@ from forgefile.model import CORES, MEMORY, Pool, Rule, Source, Target
 from forgefile.reads import is_there
 from forgefile.units import duration_seconds, size_bytes
 
-VERBS = ("build", "clean", "doctor", "export", "list", "log", "why")
-RESERVED = {*VERBS, "boot", "completion", "diff", "gc", "graph", "help", "history", "init", "report", "shell", "size",
+VERBS = ("build", "clean", "doctor", "export", "gc", "list", "log", "why")
+RESERVED = {*VERBS, "boot", "completion", "diff", "graph", "help", "history", "init", "report", "shell", "size",
             "verify", "watch"}  # fmt: skip
 """Words that may not name a target, so that `forge WORD` always means one thing."""
 

@@ -129,7 +129,7 @@ class Planner:
         manifest = self.manifests[target] = self._manifest(target)
         current = self._records.current(target.name)
         wanted = fingerprint(manifest)
-        found = current if current and current.fingerprint == wanted else self._records.find(wanted)
+        found = current if current and current.fingerprint == wanted else self._records.find(wanted, target.name)
         lost = self._store.problem(found.result) if found else None
         known = Known(
             last=current.manifest if current and (current is not found or lost) else None,

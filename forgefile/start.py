@@ -49,23 +49,23 @@ def run() -> NoReturn:
 
 def find(arguments: list[str], began_ns: int) -> Start:
     """Return what is known of a command line, its snapshot compared with what is there now."""
-    folder, file, definitions, targets = "", "Forgefile.py", [], []
+    valued: dict[str, list[str]] = {"-C": [""], "-f": ["Forgefile.py"], "-D": [], "-j": [], "--store": []}
+    targets: list[str] = []
     words = iter(arguments)
     for word in words:
-        if word in ("-C", "-f", "-D", "-j"):
-            value = next(words, "")
-            folder = value if word == "-C" else folder
-            file = value if word == "-f" else file
-            definitions += [value] if word == "-D" else []
+        if word in valued:
+            valued[word].append(next(words, ""))
         elif not word.startswith("-"):
             targets.append(word)
         elif word not in ("-k", "-q"):
             return Start(began_ns)
     if targets[:1] == ["build"]:
         del targets[0]
-    path = os.path.abspath(os.path.join(os.path.realpath(folder), file) if folder else file)
-    store = os.path.join(os.path.dirname(path), STORE)
-    key = key_of(path, definitions, targets)
+    folder = os.path.realpath(valued["-C"][-1]) if valued["-C"][-1] else os.getcwd()
+    path = os.path.normpath(os.path.join(folder, valued["-f"][-1]))
+    named = (valued["--store"] or [os.environ.get("FORGE_STORE", "")])[-1]
+    store = os.path.join(folder, named) if named else os.path.join(os.path.dirname(path), STORE)
+    key = key_of(path, valued["-D"], targets)
     snapshot = load(os.path.join(store, SNAPSHOTS), key)
     now = generation(store) if snapshot else None
     if snapshot is None or now is None or not snapshot.look(now, boot()):

@@ -4,13 +4,16 @@ Root needs none and gets none, so everything below is the same for both. Facts: 
 subuid(5).
 """
 
+import marshal
 import os
 import pwd
 from collections.abc import Callable
+from typing import TypeVar
 
 from forgefile import host, linux
 from forgefile.errors import UsageError
 
+_T = TypeVar("_T")
 _IDS = 65_536
 _FALSE = 3
 
@@ -99,3 +102,18 @@ def call(function: Callable[[], bool | None]) -> bool:
     if status not in (0, _FALSE):
         raise OSError("files of mapped ids could not be handled; see above")
     return status == 0
+
+
+def ask(function: Callable[[], _T]) -> _T:
+    """Call a function as `call` does and return what it returns, which has to be plain data (see marshal)."""
+    if not needed():
+        return function()
+    with open(os.memfd_create("answer"), "w+b") as stream:
+
+        def answer() -> None:
+            marshal.dump(function(), stream)  # type: ignore[arg-type]  # as the caller has promised
+            stream.flush()
+
+        call(answer)
+        stream.seek(0)
+        return marshal.load(stream)  # type: ignore[no-any-return]  # noqa: S302  written by our own child

@@ -11,7 +11,8 @@
 | snapshots/… | what a run knew that left nothing to do |
 | empty | the layer below the lowest |
 | records.sqlite | records and the stat cache |
-| lock | held by the forge that builds; its text is new each time |
+| lock | held by the forge that changes the store; its text is new each time |
+| CACHEDIR.TAG | tells backup programs to leave it out (https://bford.info/cachedir) |
 """
 
 OBJECTS = "objects"
@@ -24,3 +25,9 @@ SNAPSHOTS = "snapshots"
 EMPTY = "empty"
 RECORDS = "records.sqlite"
 LOCK = "lock"
+CACHEDIR_TAG = "CACHEDIR.TAG"
+NAMES = {
+    OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY, RECORDS, f"{RECORDS}-wal", f"{RECORDS}-shm", f"{RECORDS}-journal",
+    LOCK, CACHEDIR_TAG, FAILED, SNAPSHOTS,
+}  # fmt: skip
+"""All that forge puts into the folder of a store."""

@@ -1,5 +1,8 @@
 """What earlier runs left in SQLite: records of targets, and what was seen of sources, objects and placed files.
 
+Several projects may share the records. Each has its own latest results, logs and durations, by the names of its
+targets; a result that one of them built is found by its fingerprint from all.
+
 Opened without a byte written when all is up to date. After a crash of the machine SQLite may lose the last records,
 never mix them up: what has no record is built again.
 """
@@ -7,7 +10,8 @@ never mix them up: what has no record is built again.
 import marshal
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -18,12 +22,15 @@ from forgefile.model import Output
 
 _FORMAT = 6
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS record (fingerprint TEXT, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
-  layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, number INTEGER,
-  PRIMARY KEY (fingerprint, target)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS record_target ON record (target, number);
-CREATE TABLE IF NOT EXISTS current (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS log (target TEXT PRIMARY KEY, fingerprint TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (fingerprint TEXT, project TEXT, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
+  layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, number INTEGER, used REAL,
+  PRIMARY KEY (fingerprint, project, target)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_target ON record (project, target, number);
+CREATE INDEX IF NOT EXISTS record_number ON record (number);
+CREATE TABLE IF NOT EXISTS current (project TEXT, target TEXT, fingerprint TEXT,
+  PRIMARY KEY (project, target)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log (project TEXT, target TEXT, fingerprint TEXT,
+  PRIMARY KEY (project, target)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, digest TEXT, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing (digest TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS object (digest TEXT PRIMARY KEY, key BLOB) WITHOUT ROWID;
@@ -31,6 +38,9 @@ CREATE TABLE IF NOT EXISTS layer (digest TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boot (id TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB) WITHOUT ROWID;
 """
+_CLEANED = ""
+"""What stands for a fingerprint in `current` when a target is to be built again, whatever results are known."""
+_DAY_S = 86_400
 
 
 class Result(NamedTuple):
@@ -65,13 +75,28 @@ class Record(NamedTuple):
         return decode(self.text)
 
 
-class Records:
-    """The records of one store. `path` None keeps them in memory; `read_only` refuses writes silently.
+class Held(NamedTuple):
+    """A record as far as it keeps an output in the store."""
 
-    Records of another version of forge count as none; what was placed is known all the same. `fresh`: there were none.
+    project: str
+    target: str
+    fingerprint: str
+    result: Result
+    used: float
+    """When the result was built or restored, or up to date in a build; to a day, in seconds since 1970."""
+    current: bool
+    """It is its target's latest result."""
+
+
+class Records:
+    """The records of one store, as one project sees them: targets without more are those of `project`.
+
+    `path` None keeps them in memory; `read_only` refuses writes silently. Records of another version of forge count as
+    none; what was placed is known all the same. `fresh`: there were none.
     """
 
-    def __init__(self, path: str | None, *, read_only: bool = False) -> None:
+    def __init__(self, path: str | None, *, project: str = "", read_only: bool = False) -> None:
+        self.project = project
         self.read_only = read_only
         try:
             self._db = sqlite3.connect(_uri(path, read_only), uri=True, isolation_level=None, timeout=60)
@@ -81,6 +106,9 @@ class Records:
                 self._db = sqlite3.connect(_uri(None, read_only), uri=True, isolation_level=None)
             if self.fresh:
                 self._create()
+            self._at_opening = self._others()
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the store's records ({path}) cannot be read: {error}", hint=_FULL) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(
                 f"the store's records ({path}) cannot be used: {error}", hint="forge clean --all starts a new store"
@@ -100,9 +128,20 @@ class Records:
         """Let go of the file."""
         self._db.close()
 
+    def _others(self) -> int:
+        return cast("int", self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @property
+    def changed_by_others(self) -> bool:
+        """Whether another forge has written since these records were opened."""
+        return self._others() != self._at_opening
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Make the writes in the block one transaction: all or none."""
+        if self._db.in_transaction:
+            yield
+            return
         if not self.read_only:
             self._write("BEGIN IMMEDIATE")
         try:
@@ -114,26 +153,27 @@ class Records:
         if not self.read_only:
             self._write("COMMIT")
 
-    def _write(self, statement: str, values: Iterable[Any] = ()) -> None:
+    def _write(self, statement: str, values: Iterable[Any] = ()) -> int:
+        """Execute a statement and return how many rows it changed."""
         if self.read_only:
-            return
+            return 0
         try:
-            self._db.execute(statement, tuple(_stored(v) if isinstance(v, str) else v for v in values))
+            return self._db.execute(statement, tuple(map(_stored, values))).rowcount
         except sqlite3.OperationalError as error:
-            raise StoreError(f"the store's records cannot be written: {error}", hint="is the disk full?") from error
+            raise StoreError(f"the store's records cannot be written: {error}", hint=_FULL) from error
 
     def _row(self, statement: str, *values: str) -> Any:
         return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
 
     # Records of targets
 
-    def find(self, fingerprint: str) -> Record | None:
-        """Return the record of a fingerprint."""
-        return self._record(self._row(_BY_FINGERPRINT, fingerprint))
+    def find(self, fingerprint: str, target: str) -> Record | None:
+        """Return a record of a fingerprint: that of a target, or else the latest of all targets of all projects."""
+        return self._record(self._row(_FIND, fingerprint, self.project, target))
 
     def current(self, target: str) -> Record | None:
         """Return the record of the target's latest result, be it built or restored."""
-        return self._record(self._row(_BY_TARGET, target))
+        return self._record(self._row(_CURRENT, self.project, target))
 
     @staticmethod
     def _record(row: Any) -> Record | None:
@@ -146,7 +186,9 @@ class Records:
 
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
-        row = self._row("SELECT seconds FROM record WHERE target=? ORDER BY number DESC LIMIT 1", target)
+        row = self._row(
+            "SELECT seconds FROM record WHERE project=? AND target=? ORDER BY number DESC LIMIT 1", self.project, target
+        )
         return None if row is None else float(row[0])
 
     def remember(self, record: Record) -> None:
@@ -154,35 +196,98 @@ class Records:
         result = record.result
         self._write(
             "INSERT OR REPLACE INTO record VALUES "
-            "(?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record WHERE target=?2))",
-            (record.fingerprint, record.target, record.text, result.kind, result.digest, " ".join(result.layers),
-             result.size, record.seconds, marshal.dumps(record.reasons), marshal.dumps(record.options)),
+            "(?,?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record),?)",
+            (record.fingerprint, self.project, record.target, record.text, result.kind, result.digest,
+             " ".join(result.layers), result.size, record.seconds, marshal.dumps(record.reasons),
+             marshal.dumps(record.options), time.time()),
         )  # fmt: skip
-        self.make_current(record.target, record.fingerprint)
+        self._write(_MAKE_CURRENT, (self.project, record.target, record.fingerprint))
 
     def make_current(self, target: str, fingerprint: str) -> None:
-        """Note that the target's latest result is that of a fingerprint."""
-        self._write("INSERT OR REPLACE INTO current VALUES (?,?)", (target, fingerprint))
+        """Note that the target's latest result is that of a fingerprint.
+
+        What was built for another target becomes this one's too: the other may be cleaned.
+        """
+        with self.together():
+            self._write(_ADOPT, (fingerprint, self.project, target, time.time()))
+            self._write(_MAKE_CURRENT, (self.project, target, fingerprint))
+
+    def use(self, targets: Collection[str]) -> None:
+        """Note that the latest results of targets are used now. What was noted less than a day ago is left alone."""
+        now = time.time()
+        for name, fingerprint in self._db.execute(_UNUSED, (_stored(self.project), now - _DAY_S)).fetchall():
+            if _read(name) in targets:
+                self._write(
+                    "UPDATE record SET used=? WHERE fingerprint=? AND project=? AND target=?",
+                    (now, fingerprint, self.project, name),
+                )
 
     def keep_log(self, target: str, fingerprint: str) -> None:
         """Note that the latest run of a target, however it ended, was that of a fingerprint."""
-        self._write("INSERT OR REPLACE INTO log VALUES (?,?)", (target, fingerprint))
+        self._write("INSERT OR REPLACE INTO log VALUES (?,?,?)", (self.project, target, fingerprint))
 
     def log(self, target: str) -> str | None:
         """Return the fingerprint of the latest run of a target."""
-        row = self._row("SELECT fingerprint FROM log WHERE target=?", target)
+        row = self._row("SELECT fingerprint FROM log WHERE project=? AND target=?", self.project, target)
         return None if row is None else str(row[0])
 
-    def forget(self, record: Record) -> None:
-        """Drop a record."""
-        self._write("DELETE FROM record WHERE fingerprint=? AND target=?", (record.fingerprint, record.target))
+    def targets(self) -> set[str]:
+        """Return the targets of which there is anything, whether the Forgefile declares them or not."""
+        rows = self._db.execute(
+            "SELECT target FROM record WHERE project=?1 UNION SELECT target FROM log WHERE project=?1",
+            (_stored(self.project),),
+        )
+        return {_read(target) for (target,) in rows}
 
-    def all(self) -> Iterator[Record]:
-        """Yield every record."""
-        for row in self._db.execute(_SELECT):
-            record = self._record(row)
-            if record is not None:
-                yield record
+    def forget(self, targets: Iterable[str]) -> int:
+        """Drop all records of targets; return how many. Their next build runs, even if an equal result is known."""
+        dropped = 0
+        with self.together():
+            for target in targets:
+                key = (self.project, target)
+                dropped += self._write("DELETE FROM record WHERE project=? AND target=?", key)
+                self._write("DELETE FROM log WHERE project=? AND target=?", key)
+                self._write(_MAKE_CURRENT, (*key, _CLEANED))
+        return dropped
+
+    # Records of all projects
+
+    def held(self) -> Iterator[Held]:
+        """Yield what the records of all projects keep in the store, the least recently used first."""
+        for project, target, fingerprint, kind, digest, layers, size, used, current in self._db.execute(_HELD):
+            result = Result(kind, digest, tuple(layers.split()), size)
+            yield Held(_read(project), _read(target), fingerprint, result, used, bool(current))
+
+    def logs(self) -> Iterator[tuple[str, str, str]]:
+        """Yield project, target and fingerprint of the latest run of each target."""
+        for project, target, fingerprint in self._db.execute("SELECT project, target, fingerprint FROM log"):
+            yield _read(project), _read(target), fingerprint
+
+    def drop(self, gone: Iterable[Held], abandoned: Iterable[str]) -> None:
+        """Drop records, and what is of use to none that is left; of abandoned projects without records, everything."""
+        with self.together():
+            for held in gone:
+                self._write(
+                    "DELETE FROM record WHERE fingerprint=? AND project=? AND target=?",
+                    (held.fingerprint, held.project, held.target),
+                )
+            for project in abandoned:
+                if not self._row("SELECT 1 FROM record WHERE project=? LIMIT 1", project):
+                    self._write("DELETE FROM current WHERE project=?", (project,))
+                    self._write("DELETE FROM log WHERE project=?", (project,))
+            for statement in _USELESS:
+                self._write(statement)
+            self._drop_others("layer", "digest", {layer for held in self.held() for layer in held.result.layers})
+            manifests = self._db.execute("SELECT manifest FROM record")
+            self._drop_others("listing", "digest", {d for (text,) in manifests for _, d in decode(_read(text)).inputs})
+            paths = {_read(path) for (path,) in self._db.execute("SELECT path FROM seen")}
+            self._drop_others("seen", "path", {path for path in paths if os.path.lexists(path)})
+
+    def _drop_others(self, table: str, column: str, kept: set[str]) -> None:
+        """Drop the rows of a table whose value in a column is none of those that are kept."""
+        for (value,) in self._db.execute(f"SELECT {column} FROM {table}").fetchall():  # noqa: S608  names of our own
+            if _read(value) not in kept:
+                self._write(f"DELETE FROM {table} WHERE {column}=?", (value,))  # noqa: S608  likewise
 
     # What was seen of files
 
@@ -239,27 +344,55 @@ class Records:
         row = self._row("SELECT digest, key FROM placed WHERE path=?", path)
         return None if row is None else (row[0], marshal.loads(row[1]))  # noqa: S302
 
-    def keep_placed(self, path: str, digest: str, key: StatKey) -> None:
-        """Note what was placed at a path."""
-        self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
+    def keep_placed(self, path: str, digest: str, key: StatKey | None) -> None:
+        """Note what was placed at a path, or that nothing of forge's lies there any more."""
+        if key is None:
+            self._write("DELETE FROM placed WHERE path=?", (path,))
+        else:
+            self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
 
 
+_FULL = "is the disk full? 'forge gc' makes room"
 _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
-_SELECT = f"SELECT {_COLUMNS} FROM record"  # noqa: S608  only constants are put in
-_BY_FINGERPRINT = f"{_SELECT} WHERE fingerprint=? LIMIT 1"
-_BY_TARGET = (
-    f"{_SELECT} WHERE fingerprint=(SELECT fingerprint FROM current WHERE target=?1)"  # noqa: S608  likewise
-    " ORDER BY target=?1 DESC LIMIT 1"
+_FIND = (
+    f"SELECT {_COLUMNS} FROM record WHERE fingerprint=?1"  # noqa: S608  only constants are put in
+    f" AND NOT EXISTS (SELECT 1 FROM current WHERE project=?2 AND target=?3 AND fingerprint='{_CLEANED}')"
+    " ORDER BY project=?2 AND target=?3 DESC, number DESC LIMIT 1"
+)
+_CURRENT = (
+    f"SELECT {_COLUMNS} FROM record WHERE project=?1 AND target=?2"  # noqa: S608  likewise
+    " AND fingerprint=(SELECT fingerprint FROM current WHERE project=?1 AND target=?2)"
+)
+_MAKE_CURRENT = "INSERT OR REPLACE INTO current VALUES (?,?,?)"
+_ADOPT = (
+    "INSERT OR REPLACE INTO record"
+    " SELECT fingerprint, ?2, ?3, manifest, kind, digest, layers, size, seconds, reasons, options, number, ?4"
+    " FROM record WHERE fingerprint=?1 ORDER BY project=?2 AND target=?3 DESC, number DESC LIMIT 1"
+)
+_UNUSED = (
+    "SELECT target, fingerprint FROM current JOIN record USING (project, target, fingerprint)"
+    " WHERE project=? AND used<?"
+)
+_HELD = (
+    "SELECT project, target, record.fingerprint, kind, digest, layers, size, used, current.fingerprint NOT NULL"
+    " FROM record LEFT JOIN current USING (project, target, fingerprint) ORDER BY used, number"
+)
+_USELESS = (
+    "DELETE FROM object WHERE digest NOT IN (SELECT digest FROM record)",
+    """DELETE FROM current WHERE fingerprint<>''
+       AND (fingerprint, project, target) NOT IN (SELECT fingerprint, project, target FROM record)""",
 )
 
 
-def _stored(text: str) -> str | bytes:
-    """Return a text as SQLite takes it: names of files need not be UTF-8."""
+def _stored(value: Any) -> Any:
+    """Return a value as SQLite takes it: names of files need not be UTF-8."""
+    if not isinstance(value, str):
+        return value
     try:
-        text.encode()
+        value.encode()
     except UnicodeEncodeError:
-        return os.fsencode(text)
-    return text
+        return os.fsencode(value)
+    return value
 
 
 def _read(stored: str | bytes) -> str:
@@ -274,6 +407,5 @@ def _uri(path: str | None, read_only: bool) -> str:
     quoted = "".join(f"%{byte:02X}" for byte in os.fsencode(path))
     if not read_only:
         return f"file:{quoted}"
-    return f"file:{quoted}?mode=ro" + ("" if os.path.exists(f"{path}-wal") else "&immutable=1")
-
-
+    at_work = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal")
+    return f"file:{quoted}?mode=ro" + ("" if at_work else "&immutable=1")

@@ -204,13 +204,14 @@ def _differing_between(paths: Sequence[str], statuses: "array[int]", first: int,
 def generation(store: str, *, mine: bool = False) -> str | None:
     """Return a text that is another one after any forge wrote to the store at `store`; None while one may be writing.
 
-    Every writer holds the lock, and writes there who it is and since when. `mine`: this process holds it.
+    Every writer holds the lock, and writes there who it is and since when; on a full disk it says nothing, and the same
+    is returned. `mine`: this process holds the lock.
     """
     try:
         with open(os.path.join(store, LOCK), encoding="ascii") as stream:
             if not mine:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return stream.read()
+            return stream.read() or None
     except BlockingIOError:
         return None
     except OSError:

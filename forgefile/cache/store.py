@@ -4,6 +4,12 @@ A job works in a folder of its own under `staging`. Its output is sealed there (
 into place: it appears whole or not at all, and only then is the record written. What is left in `staging` by a kill
 is removed by the next run, which holds the lock.
 
+Several projects may have one store. What they build is shared, their records are their own (`project_of`). One forge
+at a time changes the store.
+
+What leaves the store does so at once, too: a file by one unlink, a layer by a rename into `staging`. A record whose
+output is gone is the same as none.
+
 A file output that was asked for is placed beside the Forgefile as a hard link where nothing cheaper is safe: reflink,
 else link, else copy. The status of every object is compared before it is used, so that a file that a user changed is
 noticed and never served or used as input.
@@ -17,14 +23,26 @@ import fcntl
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from forgefile import userns
 from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
-from forgefile.cache.layout import CACHE, EMPTY, FAILED, LAYERS, LOCK, LOGS, OBJECTS, RECORDS, STAGING
-from forgefile.cache.records import Records, Result
+from forgefile.cache.layout import (
+    CACHE,
+    CACHEDIR_TAG,
+    EMPTY,
+    FAILED,
+    LAYERS,
+    LOCK,
+    LOGS,
+    NAMES,
+    OBJECTS,
+    RECORDS,
+    STAGING,
+)  # fmt: skip
+from forgefile.cache.records import Held, Records, Result
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_tree, remove_trees
@@ -49,30 +67,22 @@ class Store:
         self.records = records
 
     @classmethod
-    def open(cls, root: str, *, read_only: bool = False) -> "Store":
-        """Open a store, made when it is not there. Read-only: nothing is made, a missing store is an empty one.
+    def open(cls, root: str, *, project: str = "", read_only: bool = False) -> "Store":
+        """Open a store for a project, made when it is not there.
 
-        Raises `UsageError` when the folder cannot be written.
+        Read-only: nothing is made, a missing store is an empty one. Raises `UsageError` when the folder cannot be
+        written, or holds what is not forge's.
         """
         path = os.path.join(root, RECORDS)
         if read_only:
-            return cls(root, Records(path if os.path.exists(path) else None, read_only=os.path.exists(path)))
+            there = os.path.exists(path)
+            return cls(root, Records(path if there else None, project=project, read_only=there))
         if not os.path.exists(path):
-            try:
-                os.makedirs(root, mode=0o700, exist_ok=True)
-                for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
-                    os.makedirs(os.path.join(root, folder), exist_ok=True)
-                with open(os.path.join(root, "CACHEDIR.TAG"), "w", encoding="ascii") as stream:
-                    stream.write(_TAG)
-            except OSError as error:
-                raise UsageError(
-                    f"the store {root} cannot be made: {error.strerror}",
-                    hint="forge keeps its store beside the Forgefile: the folder must be writable",
-                ) from error
-        if os.path.exists(path) and not os.access(path, os.W_OK):
-            return cls(root, Records(path, read_only=True))
+            _make(root)
+        elif not (os.access(path, os.W_OK) and os.access(root, os.W_OK)):
+            return cls(root, Records(path, project=project, read_only=True))
         with _alone_in(root):
-            store = cls(root, Records(path))
+            store = cls(root, Records(path, project=project))
             store.records.enter_boot(boot())
         return store
 
@@ -144,28 +154,36 @@ class Store:
 
     # Writing
 
-    def discard(self, targets: Collection[str] | None) -> int:
-        """Forget results (None: all) and remove what then belongs to no record; return how many were forgotten.
+    def discard(self, targets: Collection[str]) -> int:
+        """Forget all results of targets and remove what then belongs to no record; return how many were forgotten.
 
         Call with the lock held.
         """
-        forgotten = [record for record in self.records.all() if targets is None or record.target in targets]
-        with self.records.together():
-            for record in forgotten:
-                self.records.forget(record)
-        kept = list(self.records.all())
-        files = {record.result.digest for record in kept if record.result.kind == "file"}
-        layers = {layer for record in kept for layer in record.result.layers}
-        logs = {record.fingerprint for record in kept}
-        _remove(
-            [
-                os.path.join(self.root, folder, name)
-                for folder, used in ((OBJECTS, files), (LAYERS, layers), (LOGS, logs))
-                for name in os.listdir(os.path.join(self.root, folder))
-                if name not in used
-            ]
-        )
-        return len(forgotten)
+        forgotten = self.records.forget(targets)
+        used = {name for held in self.records.held() for name in outputs(held)}
+        used |= {f"{LOGS}/{fingerprint}" for *_, fingerprint in self.records.logs()}
+        self.remove(name for name in self.names() if name not in used)
+        return forgotten
+
+    def names(self) -> list[str]:
+        """Return the outputs and logs that lie in the store, by their paths in it."""
+        return [f"{each}/{name}" for each in (OBJECTS, LAYERS, LOGS) for name in os.listdir(f"{self.root}/{each}")]
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files and layers, by their paths in the store, each at once. Call with the lock held."""
+        doomed = list(names)
+
+        def away() -> None:
+            for name in doomed:
+                path = os.path.join(self.root, name)
+                if name.startswith(f"{LAYERS}/"):
+                    aside = os.path.join(self.root, STAGING, os.path.basename(name))
+                    os.rename(path, aside)
+                    path = aside
+                remove_tree(path)
+
+        if doomed:
+            userns.call(away)
 
     def discard_failed(self, targets: Collection[str] | None, but: Collection[str] = ()) -> None:
         """Remove what failed targets (None: all, `but` for some) had made. Call with the lock held."""
@@ -230,28 +248,75 @@ class Store:
         if free < _DISK_MINIMUM:
             raise UsageError(
                 f"the disk is full: {free >> 20} MiB are free at {self.root}, forge needs {_DISK_MINIMUM >> 20}",
-                hint="make room there; 'forge clean' removes the results of earlier builds",
+                hint="make room there; 'forge gc' removes the results of earlier builds",
             )
 
     @contextmanager
     def lock(self, waits: Callable[[str], None]) -> Iterator[bool]:
         """Hold the store's lock; when another forge has it, tell its process id to `waits` and wait.
 
-        Yields whether there was a wait, in which the store may have changed.
+        Yields whether another forge has changed the store since it was opened, in that wait or before.
+        Raises `StoreError` when the store was removed meanwhile.
         """
+        path = os.path.join(self.root, LOCK)
         waited = False
-        with open(os.path.join(self.root, LOCK), "a+", encoding="ascii") as stream:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stream.seek(0)
-                waits(stream.read().partition(" ")[0] or "unknown")
+                waits(os.pread(descriptor, 64, 0).decode().partition(" ")[0] or "unknown")
                 waited = True
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            stream.truncate(0)
-            stream.write(f"{os.getpid()} {time.time_ns()}")
-            stream.flush()
-            yield waited
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not os.fstat(descriptor).st_nlink:
+                raise StoreError(f"another forge removed the store {self.root}", hint="run forge again")
+            with suppress(OSError):  # a full disk: then nobody learns whom to wait for
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()} {time.time_ns()}".encode(), 0)
+            yield waited or self.records.changed_by_others
+        finally:
+            os.close(descriptor)
+
+
+def outputs(held: Held) -> list[str]:
+    """Return what a record keeps in the store: its output and its log, by their paths in it."""
+    objects = [f"{OBJECTS}/{held.result.digest}"] if held.result.kind == "file" else []
+    return [*objects, *(f"{LAYERS}/{layer}" for layer in held.result.layers), f"{LOGS}/{held.fingerprint}"]
+
+
+def project_of(root: str, file: str) -> str:
+    """Return what a Forgefile's records go by in the store at `root`: its path.
+
+    Seen from a store that lies in the project's own folder, so that both can be moved or copied together.
+    """
+    path = os.path.join(os.path.realpath(os.path.dirname(file)), os.path.basename(file))
+    store = os.path.realpath(root)
+    return os.path.relpath(path, store) if store.startswith(f"{os.path.dirname(path)}/") else path
+
+
+def folder_of(root: str, project: str) -> str:
+    """Return the folder of a project in the store at `root`."""
+    return os.path.dirname(os.path.normpath(os.path.join(os.path.realpath(root), project)))
+
+
+def _make(root: str) -> None:
+    """Make the folders of a store, in a folder that is not there, or empty, or was to become a store before."""
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        if strange := sorted(set(os.listdir(root)) - NAMES):
+            raise UsageError(
+                f"{root} holds '{strange[0]}' and is no store of forge's",
+                hint="name a folder for the store that is empty, or not there yet",
+            )
+        for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
+            os.makedirs(os.path.join(root, folder), exist_ok=True)
+        with open(os.path.join(root, CACHEDIR_TAG), "w", encoding="ascii") as stream:
+            stream.write(_TAG)
+    except OSError as error:
+        raise UsageError(
+            f"the store {root} cannot be made: {error.strerror}",
+            hint="make that place writable, or name another with --store",
+        ) from error
 
 
 class Committed(NamedTuple):
@@ -279,11 +344,15 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
         return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
     path = f"{staging}/run/out" if base is None else f"{staging}/upper"
     sealed = seal_layer(path, epoch)
+    to = os.path.join(root, LAYERS, sealed.digest)
     try:
-        os.rename(path, os.path.join(root, LAYERS, sealed.digest))
+        os.rename(path, to)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
+        if seal_layer(to, _ANY_TIME).digest != sealed.digest:  # left by a crash of the machine
+            os.rename(to, f"{staging}/torn")
+            os.rename(path, to)
     layers = (*(base or ()), sealed.digest)
     return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
 
@@ -333,8 +402,10 @@ def _remove(paths: list[str]) -> None:
 
 
 def remove_store(root: str) -> None:
-    """Remove a whole store that nothing uses."""
-    _remove([root])
+    """Remove a whole store that nothing uses, and its folder if nothing else is in it."""
+    _remove([os.path.join(root, name) for name in os.listdir(root) if name in NAMES])
+    with suppress(OSError):
+        os.rmdir(root)
 
 
 def _mark(path: str) -> None:

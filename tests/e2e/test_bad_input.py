@@ -41,7 +41,7 @@ def test_an_unknown_target(project):
     refused(project, "-n", "disk.imq", hint="did you mean 'disk.img'?")
 
 
-@pytest.mark.parametrize("word", ["graph", "gc", "lsit", "shell", "cleen", "Build", "build.", ""])
+@pytest.mark.parametrize("word", ["graph", "diff", "lsit", "shell", "cleen", "Build", "build.", ""])
 def test_a_word_like_a_command(project, word):
     project.forgefile(RAN)
     refused(project, word, says="no target" if word else "")
@@ -229,7 +229,7 @@ def test_a_file_of_the_users_at_the_place_of_a_target(project):
 def test_an_unwritable_folder(project, small_disk):
     project.forgefile(RAN)
     mount = f"mount --bind '{project.root}' '{project.root}'; mount -o remount,bind,ro '{project.root}'; cd '{project.root}'"
-    refused(project, prefix=small_disk(mount), says=("Read-only file system", "must be writable"))
+    refused(project, prefix=small_disk(mount), says=("Read-only file system", "make that place writable"))
     assert sorted(os.listdir(project.root)) == ["Forgefile.py"]
     project.forge("-n", prefix=small_disk(mount))
     project.forge("list", prefix=small_disk(mount))

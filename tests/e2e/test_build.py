@@ -222,6 +222,38 @@ def test_list(project):
     assert project.forge("list", "x/*").out.splitlines()[0].split()[1] == "x/y"
 
 
+def test_list_for_programs(project):
+    line = project.forgefile(
+        'suite = forge.option("suite", "one", choices=("one", "two"), help="which one")',
+        'tree = forge.target("tree", Empty(word=suite))',
+        'forge.default(forge.target("x/y", Shell(line="echo", inputs=(tree, forge.source("caf\\udce9")))))',
+    )
+    project.write("caf\udce9")
+    tree, file, option = (json.loads(line) for line in project.forge("list", "--json", "-D", "suite=two").out.splitlines())
+    assert tree == {
+        "target": "tree", "rule": "Empty", "output": "tree", "targets": [], "sources": [], "default": False,
+        "about": "A tree of nothing but a file that says a word.", "location": f"Forgefile.py:{line + 1}",
+    }  # fmt: skip
+    assert (file["targets"], file["sources"], file["default"]) == (["tree"], ["caf\udce9"], True)
+    assert option == {"option": "suite", "value": "two", "default": "one", "choices": ["one", "two"], "help": "which one"}
+    assert not (project / ".forge").exists()
+    project.ran()
+    (only,) = (json.loads(line) for line in project.forge("list", "--json", "x/*").out.splitlines())
+    assert only["size"] == 1
+    assert only["last_s"] > 0
+    project.forgefile("pass")
+    assert project.forge("list", "--json").out == ""
+
+
+def test_what_an_encoding_lacks_is_written_as_an_escape(project):
+    project.forgefile(
+        "class Über(Rule):", "    'Ein Maß.'", "    def steps(self, box):", "        yield Write(box.out, text='x')",
+        'forge.target("a", Über())',
+    )  # fmt: skip
+    project.env.update(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert project.forge("list").out == "  a  file  \\xdcber  Ein Ma\\xdf.\n"
+
+
 def test_why_and_log_of_what_never_ran(project):
     project.forgefile('forge.target("a", Noisy(line="echo said; echo >$OUT"))')
     assert project.forge("why").out.splitlines() == ["a would run", "  never built"]
@@ -381,5 +413,5 @@ def test_a_reader_that_leaves(project):
 def test_help_and_version(project):
     assert "forge disk.img" in project.forge("--help").out
     assert project.forge("--version").out.startswith("forge ")
-    for verb in ("list", "why", "log", "export", "clean", "doctor"):
+    for verb in ("list", "why", "log", "export", "clean", "gc", "doctor"):
         assert f"forge {verb}" in project.forge(verb, "--help").out

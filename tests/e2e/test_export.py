@@ -127,6 +127,13 @@ def test_only_what_is_up_to_date(odd):
     assert not (odd / "x").exists()
 
 
+def test_a_store_that_cannot_be_written(odd, small_disk):
+    read_only = small_disk(f"mount --bind {odd.root}/.forge {odd.root}/.forge; mount -o remount,bind,ro {odd.root}/.forge")
+    to = odd.root.parent / "from-read-only"
+    odd.forge("export", "odd", str(to), prefix=read_only)
+    assert listing(to) == listing(odd.exported("odd"))
+
+
 def test_the_store_is_left_as_it_was(odd, tmp_path):
     """Changing an exported tree changes nothing in the store."""
     tree = odd.exported("odd")

@@ -2,7 +2,8 @@
 """Law 1 in small: an incremental build equals a clean one, for every sequence of edits, options and restores.
 
 Random graphs of file and tree targets in the real store, run by the real executor, a process for each run. After each
-step the outputs are those of a clean build in another folder, bit for bit, and a second build runs nothing.
+step the outputs are those of a clean build in another folder, bit for bit, and a second build runs nothing. A
+neighbour, a project with targets of the same names, builds, cleans and collects in the same store.
 """
 
 import json
@@ -147,6 +148,8 @@ MOVES = st.one_of(
     st.tuples(st.just("back"), st.none(), st.none()),
     st.tuples(st.just("part"), st.integers(0, 9), st.none()),
     st.tuples(st.just("clean"), st.integers(0, 9), st.none()),
+    st.tuples(st.just("gc"), st.sampled_from(["1T", "1G"]) | st.none(), st.none()),
+    st.tuples(st.just("neighbour"), st.sampled_from(["build", "clean", "gc"]), st.sampled_from(["x", "y", "z"])),
 )
 
 
@@ -156,6 +159,8 @@ class World:
     def __init__(self, root: Path, graph: list[tuple[str, str, str, list[str]]]) -> None:
         self.root = root / "project"
         self.fresh = root / "fresh"
+        self.neighbour = root / "neighbour"
+        self.store = root / "store"
         self.word = "x"
         self.files = [name for name, kind, *_ in graph if kind == "join"]
         self.trees = [name for name, kind, *_ in graph if kind != "join"]
@@ -192,7 +197,7 @@ class World:
                 path.write_text(text)
             path.chmod(stat.S_IMODE(mode))
 
-    def move(self, what: str, where: Any, how: Any) -> None:  # noqa: C901  a case for each kind of move
+    def move(self, what: str, where: Any, how: Any) -> None:  # noqa: C901, PLR0912  a case for each kind of move
         """Do what a person may do between two builds."""
         path = self.root / str(where)
         match what:
@@ -220,6 +225,13 @@ class World:
                 self.build(self.names[where % len(self.names)])
             case "clean":
                 self.verb("clean", self.names[where % len(self.names)])
+            case "gc":
+                self.verb("gc", *(["--max-size", where] if where else []))
+            case "neighbour":
+                self.copy(self.neighbour)
+                self.verb("-D", f"word={how}", "-q", root=self.neighbour)
+                if where != "build":
+                    self.verb(where, root=self.neighbour)
         self.earlier.append(self.sources())
 
     @staticmethod
@@ -239,9 +251,10 @@ class World:
 
     def verb(self, *words: str, root: Path | None = None) -> str:
         """Run forge and expect it to end well."""
+        store = {} if root == self.fresh else {"FORGE_STORE": str(self.store)}
         run = subprocess.run(
             (sys.executable, "-m", "forgefile", *words), cwd=root or self.root, capture_output=True, text=True,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY)}, timeout=60, check=False,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), **store}, timeout=60, check=False,
         )  # fmt: skip
         assert run.returncode == 0, f"{words}: {run.stdout}{run.stderr}"
         return run.stdout
@@ -257,8 +270,7 @@ class World:
 
     def outputs(self, root: Path) -> dict[str, Any]:
         """Return all that can be told of the outputs that a build left in a folder."""
-        with (root / ".forge/records.sqlite").open("rb"):
-            found: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for name in self.files:
             status = (root / name).stat()
             found[name] = (status.st_mode, status.st_mtime_ns, (root / name).read_bytes())
@@ -268,6 +280,14 @@ class World:
             (root / "exported.tar").unlink()
         return found
 
+    def copy(self, to: Path) -> None:
+        """Make another project with the same sources."""
+        shutil.rmtree(to, ignore_errors=True)
+        to.mkdir()
+        for name in ("Forgefile.py", "graph.json", "s0", "s1"):
+            shutil.copy(self.root / name, to / name)
+        shutil.copytree(self.root / "folder", to / "folder", symlinks=True)
+
     def check(self) -> None:
         """The incremental build equals the clean one, and a second runs nothing."""
         self.build()
@@ -276,11 +296,7 @@ class World:
         assert "building" not in said, said
         again = self.forge()
         assert {event["event"] for event in again} <= {"planned", "current", "finished"}, again
-        shutil.rmtree(self.fresh, ignore_errors=True)
-        self.fresh.mkdir()
-        for name in ("Forgefile.py", "graph.json", "s0", "s1"):
-            shutil.copy(self.root / name, self.fresh / name)
-        shutil.copytree(self.root / "folder", self.fresh / "folder", symlinks=True)
+        self.copy(self.fresh)
         self.forge(root=self.fresh)
         mine, clean = self.outputs(self.root), self.outputs(self.fresh)
         assert {n for n in mine if mine[n] != clean[n]} == set()

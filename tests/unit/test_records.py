@@ -45,16 +45,16 @@ def test_a_record_comes_back(path):
         records.remember(one)
         records.close()
         records = opened(path)
-        assert records.find(one.fingerprint) == records.current(one.target) == one
-        assert records.find(one.fingerprint).manifest == MANIFEST
+        assert records.find(one.fingerprint, one.target) == records.current(one.target) == one
+        assert records.find(one.fingerprint, one.target).manifest == MANIFEST
         records.close()
 
 
 def test_what_was_never_remembered_is_none(records):
-    assert records.find("f1") is records.current("a") is records.seconds("a") is records.log("a") is None
+    assert records.find("f1", "a") is records.current("a") is records.seconds("a") is records.log("a") is None
     assert records.listing("d") is records.object_key("d") is records.placed("/x") is None
     assert records.seen("/x") == ("", {})
-    assert list(records.all()) == []
+    assert list(records.held()) == []
 
 
 def test_the_latest_is_current_and_an_earlier_one_can_be_again(records):
@@ -71,20 +71,52 @@ def test_remembering_again_replaces(records):
     records.remember(record("f1", seconds=1.0))
     records.remember(record("f2", seconds=2.0))
     records.remember(record("f1", seconds=3.0))
-    assert records.find("f1").seconds == records.seconds("a") == 3.0
-    assert len(list(records.all())) == 2
+    assert records.find("f1", "a").seconds == records.seconds("a") == 3.0
+    assert len(list(records.held())) == 2
 
 
 def test_two_targets_with_one_fingerprint_are_both_current(records):
     records.remember(record("f1", "a"))
     records.make_current("b", "f1")
-    assert records.current("a") == records.current("b")
+    assert records.current("b") == records.current("a")._replace(target="b")
+    assert records.seconds("b") == 1.5
 
 
 def test_a_forgotten_record_is_not_current_any_more(records):
     records.remember(record("f1"))
-    records.forget(records.find("f1"))
-    assert records.find("f1") is records.current("a") is None
+    records.keep_log("a", "f1")
+    assert records.forget(["a", "b"]) == 1
+    assert records.find("f1", "a") is records.current("a") is records.log("a") is None
+
+
+def test_what_one_target_shares_with_another_outlives_it(records):
+    records.remember(record("f1", "a"))
+    records.make_current("b", "f1")
+    records.forget(["a"])
+    assert records.current("b").result == FILE
+    assert records.find("f1", "c").result == FILE
+
+
+def test_a_forgotten_target_is_built_again_though_an_equal_one_is_known(records):
+    records.remember(record("f1", "a"))
+    records.remember(record("f1", "b"))
+    records.forget(["a"])
+    assert records.find("f1", "a") is None
+    assert records.find("f1", "b") == records.current("b")
+    again = record("f1", "a", FILE._replace(digest="d9"))
+    records.remember(again)
+    assert records.find("f1", "a") == again
+
+
+def test_a_target_s_own_record_comes_before_a_later_one_of_another(records):
+    first, later = record("f1", "a"), record("f1", "b", FILE._replace(digest="d9"))
+    records.remember(first)
+    records.remember(later)
+    assert records.find("f1", "a") == first
+    assert records.find("f1", "c") == later
+    records.remember(record("f2", "a"))
+    records.make_current("a", "f1")
+    assert records.current("a") == first
 
 
 def test_logs(records):
@@ -110,6 +142,106 @@ def test_keys_of_objects_and_of_placed_files(records):
     records.keep_placed("/p/disk.img", "d1", KEY)
     records.keep_placed("/p/disk.img", "d2", KEY)
     assert records.placed("/p/disk.img") == ("d2", KEY)
+    records.keep_placed("/p/disk.img", "", None)
+    assert records.placed("/p/disk.img") is None
+
+
+# Several projects
+
+
+def test_projects_share_results_and_nothing_else(path):
+    one, two = opened(path, project="/one/Forgefile.py"), opened(path, project="/tw\udce9/Forgefile.py")
+    one.remember(record("f1", seconds=1.0))
+    one.keep_log("a", "f1")
+    assert two.current("a") is two.seconds("a") is two.log("a") is None
+    assert two.targets() == set()
+    assert two.find("f1", "a") == record("f1", seconds=1.0)
+    two.make_current("a", "f1")
+    one.remember(record("f2", seconds=2.0))
+    assert (one.current("a").fingerprint, two.current("a").fingerprint) == ("f2", "f1")
+    assert (one.seconds("a"), two.seconds("a")) == (2.0, 1.0)
+    one.forget(["a"])
+    assert two.current("a") == record("f1", seconds=1.0)
+    assert [(h.project, h.target, h.fingerprint, h.current) for h in two.held()] == [
+        ("/tw\udce9/Forgefile.py", "a", "f1", True)
+    ]
+    one.close()
+    two.close()
+
+
+def test_what_another_forge_writes_is_noticed(path):
+    one, two = opened(path), opened(path)
+    one.remember(record("f1"))
+    assert (one.changed_by_others, two.changed_by_others) == (False, True)
+    one.close()
+    two.close()
+
+
+# Use
+
+
+def used(records):
+    return {held.fingerprint: held.used for held in records.held()}
+
+
+def test_results_are_held_in_the_order_of_their_last_use(records):
+    for name in ("f1", "f2", "f3"):
+        records.remember(record(name, name))
+    records.make_current("f1", "f1")
+    assert [held.fingerprint for held in records.held()] == ["f2", "f3", "f1"]
+    assert used(records)["f2"] < used(records)["f3"] < used(records)["f1"]
+
+
+def test_use_is_noted_once_a_day_and_of_latest_results_alone(records):
+    for name in ("f1", "f2"):
+        records.remember(record(name, "a"))
+    records.remember(record("f3", "b"))
+    before = used(records)
+    records.use({"a", "b"})
+    assert used(records) == before
+    records._db.execute("UPDATE record SET used=used-90000")
+    records.use({"a"})
+    after = used(records)
+    assert (after["f1"], after["f3"]) == (before["f1"] - 90000, before["f3"] - 90000)
+    assert after["f2"] > before["f2"]
+
+
+# Dropping
+
+
+def test_what_is_of_use_to_no_record_is_dropped(records, tmp_path):
+    source = tmp_path / "words.txt"
+    source.touch()
+    for path in (str(source), str(tmp_path / "gone")):
+        records.keep_seen(path, "d", {})
+    for digest in ("1", "2"):
+        records.keep_listing(digest, {})
+    for name, result in (("f1", FILE), ("f2", FILE._replace(digest="d9")), ("f3", TREE)):
+        records.remember(record(name, name, result))
+        records.keep_log(name, name)
+    for digest in ("d1", "d9"):
+        records.keep_object_key(digest, KEY)
+    for layer in ("l1", "l2", "l3"):
+        records.keep_layer(layer)
+    records.drop([held for held in records.held() if held.fingerprint == "f2"], [])
+    assert records.find("f2", "f2") is records.current("f2") is None
+    assert (records.object_key("d1"), records.object_key("d9")) == (KEY, None)
+    assert [records.layer_is_whole(layer) for layer in ("l1", "l2", "l3")] == [True, True, False]
+    assert (records.listing("1"), records.listing("2")) == ({}, None)
+    assert (records.seen(str(source))[0], records.seen(str(tmp_path / "gone"))[0]) == ("d", "")
+
+
+def test_of_an_abandoned_project_nothing_stays_but_its_records(path):
+    one, two = opened(path, project="one"), opened(path, project="two")
+    for records in (one, two):
+        records.remember(record("f1"))
+        records.keep_log("a", "f1")
+    two.drop([held for held in two.held() if held.project == "one"], ["one", "two"])
+    assert one.current("a") is one.log("a") is None
+    assert two.current("a") == record("f1")
+    assert two.log("a") == "f1"
+    one.close()
+    two.close()
 
 
 def test_together_is_all_or_nothing(records):
@@ -124,7 +256,7 @@ def test_together_is_all_or_nothing(records):
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    assert records.find("f2") is None
+    assert records.find("f2", "a") is None
     assert records.current("a") == record("f1")
 
 
@@ -137,7 +269,7 @@ def test_any_folder_will_do(tmp_path, name):
     records.close()
     assert os.path.exists(path)
     records = opened(path, read_only=True)
-    assert records.find("f1") == record("f1")
+    assert records.find("f1", "a") == record("f1")
     records.close()
 
 
@@ -150,11 +282,11 @@ def traces(folder):
 
 def look(path):
     records = opened(path, read_only=True)
-    found = records.find("f1")
+    found = records.find("f1", "a")
     records.remember(record("f9", "z"))
     records.keep_seen("/x", "d", {})
     with records.together():
-        records.forget(records.find("f1"))
+        records.forget(["a"])
     records.close()
     return found
 
@@ -170,8 +302,8 @@ def test_looking_writes_nothing(path, tmp_path):
     assert after.keys() == before.keys()
     assert after["records.sqlite"].st_mtime_ns == before["records.sqlite"].st_mtime_ns
     records = opened(path)
-    assert records.find("f1") == record("f1")
-    assert records.find("f9") is None
+    assert records.find("f1", "a") == record("f1")
+    assert records.find("f9", "a") is None
     records.close()
 
 
@@ -202,8 +334,17 @@ def test_what_a_killed_run_had_remembered_is_there(path, tmp_path):
     assert look(path) == record("f1")
     assert set(traces(tmp_path)) == before
     records = opened(path)
-    assert records.find("f1") == record("f1")
+    assert records.find("f1", "a") == record("f1")
     records.close()
+
+
+def test_what_a_failed_opening_leaves_is_no_writer(path, tmp_path):
+    records = opened(path)
+    records.remember(record("f1"))
+    records.close()
+    Path(f"{path}-wal").touch()
+    assert look(path) == record("f1")
+    assert set(traces(tmp_path)) == {"records.sqlite", "records.sqlite-wal"}
 
 
 # What cannot be used
@@ -231,7 +372,7 @@ def test_records_of_another_version_are_not_read(path):
     before = Path(path).read_bytes()
     records = opened(path, read_only=True)
     assert records.fresh
-    assert list(records.all()) == []
+    assert list(records.held()) == []
     records.close()
     assert Path(path).read_bytes() == before
 
@@ -250,5 +391,5 @@ def test_records_of_another_version_are_dropped_by_a_build(path):
     other_version(path)
     records = opened(path)
     records.remember(record("f1"))
-    assert records.find("f1") == record("f1")
+    assert records.find("f1", "a") == record("f1")
     records.close()

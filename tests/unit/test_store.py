@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forgefile.cache.records import Record, Result
-from forgefile.cache.store import Store, commit, keep_failed, tree_digest
+from forgefile.cache.store import Store, commit, folder_of, keep_failed, project_of, remove_store, tree_digest
 from forgefile.errors import StoreError, UsageError
 from forgefile.fingerprint import Manifest, encode
 
@@ -75,7 +75,45 @@ def test_a_store_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"the store .*/file/\.forge cannot be made: Not a directory") as caught:
         Store.open(str(tmp_path / "file/.forge"))
-    assert caught.value.hint == "forge keeps its store beside the Forgefile: the folder must be writable"
+    assert caught.value.hint == "make that place writable, or name another with --store"
+
+
+@pytest.mark.parametrize("name", ["lock", "records.sqlite-journal", "cache"])
+def test_a_store_is_made_where_one_was_to_be_made(tmp_path, name):
+    (tmp_path / name).mkdir() if name == "cache" else (tmp_path / name).touch()
+    Store.open(str(tmp_path)).records.close()
+    assert (tmp_path / "objects").is_dir()
+
+
+def test_a_folder_with_other_things_is_no_store(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"holds 'thesis\.tex' and is no store of forge's") as caught:
+        Store.open(str(tmp_path))
+    assert caught.value.hint == "name a folder for the store that is empty, or not there yet"
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_removed_store_leaves_what_is_not_forges(tmp_path):
+    for name in ("mine", "empty"):
+        Store.open(str(tmp_path / name)).records.close()
+    (tmp_path / "mine/thesis.tex").touch()
+    for name in ("mine", "empty"):
+        remove_store(str(tmp_path / name))
+    assert os.listdir(tmp_path) == ["mine"]
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_a_project_is_named_by_its_path_or_from_a_store_of_its_own(tmp_path):
+    root, file = str(tmp_path / "p"), str(tmp_path / "p/Forgefile.py")
+    (tmp_path / "p").mkdir()
+    (tmp_path / "link").symlink_to("p")
+    assert project_of(f"{root}/.forge", file) == "../Forgefile.py"
+    assert project_of(f"{root}/.forge", str(tmp_path / "link/Forgefile.py")) == "../Forgefile.py"
+    assert project_of(f"{root}/a/b", f"{root}/other.py") == "../../other.py"
+    assert project_of(str(tmp_path / "store"), str(tmp_path / "link/Forgefile.py")) == file
+    assert project_of(str(tmp_path / "p-store"), file) == file
+    for store in (f"{root}/.forge", f"{root}/a/b", str(tmp_path / "store")):
+        assert folder_of(store, project_of(store, file)) == root
 
 
 # Committing
@@ -126,6 +164,14 @@ def test_a_tree_is_a_stack_of_layers(store):
 def test_the_same_layer_comes_in_twice(store):
     assert built_tree(store, fingerprint="1") == built_tree(store, fingerprint="2")
     assert len(os.listdir(f"{store.root}/layers")) == 1
+
+
+def test_a_torn_layer_is_replaced_when_it_comes_in_again(store):
+    (layer,) = built_tree(store, fingerprint="1").layers
+    Path(store.layer_path(layer), "file").unlink()
+    built_tree(store, fingerprint="2")
+    assert Path(store.layer_path(layer), "file").read_text() == "x"
+    assert os.listdir(f"{store.root}/layers") == [layer]
 
 
 def test_the_order_of_layers_counts():
@@ -356,14 +402,36 @@ def test_discard_forgets_targets_and_what_only_they_need(store):
 def test_discard_all(store):
     built(store)
     built_tree(store)
-    store.discard(None)
+    assert store.discard(["a", "tree", "no such"]) == 2
     assert left(store) == {"objects": [], "layers": [], "logs": []}
-    assert list(store.records.all()) == []
+    assert list(store.records.held()) == []
+
+
+def test_discard_leaves_what_other_projects_have(store):
+    mine, shared = built(store, "mine"), built(store, "shared", target="b")
+    other = Store.open(store.root, project="/other/Forgefile.py")
+    other.records.make_current("a", "shared")
+    other.records.keep_log("failed", "f9")
+    for name in ("mine", "shared", "f9"):
+        Path(store.log_path(name)).touch()
+    assert store.discard(["a", "b"]) == 2
+    assert left(store) == {"objects": [shared.digest], "layers": [], "logs": ["f9", "shared"]}
+    assert other.records.current("a").result == shared
+    assert store.problem(mine) == "is missing"
+    other.records.close()
+
+
+def test_a_layer_leaves_the_store_at_once(store):
+    (layer,) = built_tree(store).layers
+    store.remove([f"layers/{layer}"])
+    assert left(store)["layers"] == []
+    assert layer not in os.listdir(f"{store.root}/staging")
+    assert store.problem(Result("tree", tree_digest((layer,)), (layer,), 1)) == "is missing"
 
 
 def test_discard_leaves_what_was_placed(store, tmp_path):
     store.place(built(store), str(tmp_path / "a"))
-    store.discard(None)
+    store.discard(["a"])
     assert (tmp_path / "a").read_text() == "content"
 
 
@@ -420,6 +488,32 @@ def test_the_second_forge_waits_and_says_for_whom(store):
     assert waits == [str(other.pid)]
     other.join(20)
     assert other.exitcode == 0
+
+
+def test_a_store_that_changed_before_the_lock_was_taken(store):
+    other = Store.open(store.root)
+    with store.lock(lambda _: None) as changed:
+        assert changed is False
+        built(other)
+    with store.lock(lambda _: None) as changed:
+        assert changed is True
+    other.records.close()
+
+
+def test_a_store_that_is_removed_while_another_waits(store):
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(store.root, held, let_go))
+    other.start()
+    assert held.wait(20)
+
+    def told(holder):
+        remove_store(store.root)
+        let_go.set()
+
+    with pytest.raises(StoreError, match="another forge removed the store"), store.lock(told):
+        pass
+    other.join(20)
 
 
 def test_a_killed_forge_leaves_no_lock(store):
