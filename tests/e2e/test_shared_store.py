@@ -126,7 +126,7 @@ def test_a_store_that_can_only_be_read(two, small_disk):
         project.forge("why", prefix=read_only)
         project.forge("export", "root", str(project.root / "tree"), prefix=read_only)
         assert (project / "tree/etc/extra").read_text() == "0"
-    assert one.forge(prefix=read_only).out == "same and t are up to date\n"
+    assert one.forge(prefix=read_only).out == "t and same are up to date\n"
     one.forge("log", "t", prefix=read_only)
     one.forge("gc", "-n", prefix=read_only)
     for words in (("-D", "w=x"), ("clean",), ("clean", "--all"), ("gc",)):
