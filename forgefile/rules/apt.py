@@ -72,7 +72,8 @@ class Apt(Rule):
 
     Services do not start, /etc/resolv.conf is lent, signatures are always checked. Packages and lists are downloaded
     once for all targets of a store. Configuration files that a package and the tree both have stay as they are. An
-    initial ram disk is made once for each kernel, in the end.
+    initial ram disk is made once for each kernel, in the end. When an archive does not answer, or is being updated, all
+    is tried again, twice.
     """
 
     output = "tree"

@@ -25,7 +25,8 @@ class Debootstrap(Rule):
     - `environment`: variables for maintainer scripts.
 
     debootstrap takes packages from one mirror only: add security and updates with `Apt(sources=…)` above it.
-    Signatures are always checked. Packages are downloaded once for all targets of a store.
+    Signatures are always checked. Packages are downloaded once for all targets of a store. When the mirror does not
+    answer, all is tried again, twice.
     """
 
     output = "tree"

@@ -29,7 +29,8 @@ class Mmdebstrap(Rule):
     - `environment`: variables for maintainer scripts.
 
     Signatures are always checked. Packages are downloaded once for all targets of a store. An initial ram disk is made
-    once for each kernel, in the end. The tree has no logs, no package lists, no device nodes and no machine id.
+    once for each kernel, in the end. The tree has no logs, no package lists, no device nodes and no machine id. When a
+    mirror does not answer, or is being updated, all is tried again, twice.
     """
 
     output = "tree"
