@@ -38,12 +38,11 @@ def run() -> NoReturn:
             if not start.quiet and sys.stdout is not None:
                 os.write(1, f"{start.snapshot.facts.line}\n".encode(sys.stdout.encoding, "backslashreplace"))
             os._exit(0)
+        from forgefile import cli  # noqa: PLC0415  only where there is something to do
     except KeyboardInterrupt:
         os._exit(130)
     except BrokenPipeError:
         os._exit(1)
-    from forgefile import cli  # noqa: PLC0415  only where there is something to do
-
     cli.run(start)
 
 

@@ -110,9 +110,7 @@ class Records:
         except sqlite3.OperationalError as error:
             raise StoreError(f"the store's records ({path}) cannot be read: {error}", hint=_FULL) from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"the store's records ({path}) cannot be used: {error}", hint="forge clean --all starts a new store"
-            ) from error
+            raise StoreError(f"the store's records ({path}) cannot be used: {error}", hint=_ANEW) from error
 
     def _version(self) -> int:
         return cast("int", self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -161,9 +159,14 @@ class Records:
             return self._db.execute(statement, tuple(map(_stored, values))).rowcount
         except sqlite3.OperationalError as error:
             raise StoreError(f"the store's records cannot be written: {error}", hint=_FULL) from error
+        except sqlite3.DatabaseError as error:
+            raise _damaged(error) from error
 
     def _row(self, statement: str, *values: str) -> Any:
-        return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
+        try:
+            return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(error) from error
 
     # Records of targets
 
@@ -352,6 +355,7 @@ class Records:
             self._write("INSERT OR REPLACE INTO placed VALUES (?,?,?)", (path, digest, marshal.dumps(key)))
 
 
+_ANEW = "forge clean --all starts a new store"
 _FULL = "is the disk full? 'forge gc' makes room"
 _COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
 _FIND = (
@@ -382,6 +386,10 @@ _USELESS = (
     """DELETE FROM current WHERE fingerprint<>''
        AND (fingerprint, project, target) NOT IN (SELECT fingerprint, project, target FROM record)""",
 )
+
+
+def _damaged(error: sqlite3.DatabaseError) -> StoreError:
+    return StoreError(f"the store's records are damaged: {error}", hint=_ANEW)
 
 
 def _stored(value: Any) -> Any:

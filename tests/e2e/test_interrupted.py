@@ -168,7 +168,7 @@ def test_an_interrupt_at_any_time(project):
             os.killpg(process.pid, signal.SIGKILL if number % 2 else signal.SIGINT)
             _, err = process.communicate(timeout=30)
             assert "bug in forge" not in err, err
-            assert "Traceback" not in err or "<frozen " in err, err  # Python itself had not begun with forge
+            assert ", in run\n" not in err, err  # while Python starts, before forge's first line, it tells itself
     project.forge("-D", "n=5")
     assert project.read("t1") == "51\n"
     project.forge("-D", "n=6")

@@ -359,6 +359,23 @@ def test_a_file_that_is_no_database(path, read_only):
     assert caught.value.hint == "forge clean --all starts a new store"
 
 
+def test_pages_that_are_damaged(path):
+    before = opened(path)
+    for number in range(200):
+        before.remember(record(f"f{number}", f"t{number}"))
+    before.close()
+    size = os.path.getsize(path)
+    with open(path, "r+b") as stream:  # the first page says what tables there are
+        stream.seek(4096)
+        stream.write(b"\xff" * (size - 4096))
+    records = opened(path)
+    for use in (lambda: records.current("t7"), lambda: records.find("f7", "t7"), lambda: records.remember(record("g"))):
+        with pytest.raises(StoreError, match="the store's records are damaged") as caught:
+            use()
+        assert caught.value.hint == "forge clean --all starts a new store"
+    records.close()
+
+
 def other_version(path):
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE IF NOT EXISTS record (other TEXT)")
