@@ -87,7 +87,11 @@ class Project(NamedTuple):
         found = Store.open(folder, project=project_of(folder, path), read_only=read_only)
         evaluation = Evaluation(graph, reads, part.known if part else {})
         planner = Planner(root, evaluation, found, _epoch(), os.path.abspath(stand))
-        return cls(root, graph, found, planner, snapshot, part)
+        project = cls(root, graph, found, planner, snapshot, part)
+        if any(found.problem(result) is not None for result in evaluation.known.values()):
+            project.close()
+            return cls.open(file, definitions, read_only=read_only, stand=stand, store=store)
+        return project
 
     def wanted(self, words: Collection[str]) -> tuple[Target, ...]:
         """Return the targets that names and globs select; of a part, those that it has of them."""

@@ -43,10 +43,8 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
         sys.path.insert(0, root)
     forge = Forge(root, settings)
     try:
-        code = compile(text, path, "exec")
-        reads.check(code)
         with reads:
-            exec(code, module.__dict__)  # noqa: S102  the Forgefile is Python
+            exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102  the Forgefile is Python
             _build_function(module, path)(forge)
         return forge.graph()
     except ForgeError:

@@ -8,15 +8,18 @@ random numbers, other programs, the network) makes the evaluation *unsteady*: it
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any, Self
 
-_OUTSIDE = ("subprocess.", "socket.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "urllib.")
+_OUTSIDE = (
+    "subprocess.", "socket.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "urllib.", "sqlite3.",
+    "ctypes.", "os.getxattr", "os.listxattr",
+)  # fmt: skip
 """How the audit events begin that tell of something that leaves no file to look at (docs.python.org, audit events)."""
 _FICKLE = frozenset((
     "time", "datetime", "random", "uuid", "secrets", "urandom", "platform", "uname", "socket", "gethostname", "getpid",
     "getuid", "geteuid", "getlogin", "getcwd", "cpu_count", "sched_getaffinity", "getloadavg", "statvfs", "environb",
-    "ctypes",
+    "pwd", "grp", "spwd", "getpass", "dbm", "ssl", "locale",
 ))  # fmt: skip
 """Names of what may be otherwise the next time, with nothing to note. Whoever uses a name is taken at his word."""
 _ASKING = ("stat", "lstat", "access", "readlink")
@@ -28,7 +31,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 def _is_ours(file: str) -> bool:
     """Tell whether a file is Python's or forge's own, which change with their versions."""
-    return file.startswith(_PACKAGE) or (file.startswith(_LIBRARY) and not file.startswith(_SITE))
+    return file.startswith((_PACKAGE, "<frozen ")) or (file.startswith(_LIBRARY) and not file.startswith(_SITE))
 
 
 class Reads:
@@ -68,9 +71,13 @@ class Reads:
             self._opened(arguments[0])
         elif event in ("os.listdir", "os.scandir"):
             self._noted(arguments[0] if arguments[0] is not None else ".", self.folders)
+            if event == "os.scandir" and not _is_ours(_caller()):  # its entries know sizes and times
+                self.steady = False
+        elif event == "exec":
+            self._executed(arguments[0])
         elif event == "import":
-            if not _is_ours(_importer()):
-                self._imports.add(arguments[0])
+            if not _is_ours(_caller()):
+                self._imported(arguments[0])
         elif event.startswith(_OUTSIDE):
             self.steady = False
 
@@ -95,26 +102,31 @@ class Reads:
 
         return asked
 
-    def _take_modules(self) -> None:
-        """Note the files of the modules that were loaded; look into those of the project for what is fickle."""
-        self._imports -= set(sys.modules)
-        if self._imports:  # what is not there today may be tomorrow
-            self.steady = False
-        for name in set(sys.modules) - self._modules:
-            module = sys.modules[name]
-            file = getattr(module, "__file__", None)
-            if file is not None and not _is_ours(file):
-                self.paths[os.path.abspath(file)] = True
-                self.check(_code(module))
+    def _imported(self, name: str) -> None:
+        """Note a module that is looked for, and that none of its name lies beside the Forgefile, if so."""
+        self._imports.add(name)
+        for ending in ("", ".py"):
+            self._noted(f"{sys.path[0]}/{name.replace('.', '/')}{ending}", self.paths)
 
-    def check(self, code: CodeType | None) -> None:
-        """Note whether code, and what it defines, uses a name that is fickle. None: it cannot be known."""
-        if code is None or not _FICKLE.isdisjoint(code.co_names):
-            self.steady = False
+    def _executed(self, code: CodeType) -> None:
+        """Note whether code of the project, or what it defines, uses a name that is fickle."""
+        if _is_ours(code.co_filename):
             return
+        if not _FICKLE.isdisjoint(code.co_names):
+            self.steady = False
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                self.check(constant)
+                self._executed(constant)
+
+    def _take_modules(self) -> None:
+        """Note the files of the modules that were loaded."""
+        if self._imports - set(sys.modules):  # what is not there today may be tomorrow
+            self.steady = False
+        for name in set(sys.modules) - self._modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and not _is_ours(file):
+                self.paths[os.path.abspath(file)] = True
+                self.steady = self.steady and file.endswith(".py")  # who knows what else reads
 
 
 class _Environment(type(os.environ)):  # type: ignore[misc]  # so that it is one for all who ask
@@ -151,21 +163,12 @@ def is_there(path: str, lstat: Callable[[str], object] = os.lstat) -> bool:
     return True
 
 
-def _importer() -> str:
-    """Return the file of the code whose import is being done."""
+def _caller() -> str:
+    """Return the file of the code that does what is audited."""
     frame = sys._getframe(2)  # noqa: SLF001  the audit hook's arguments do not tell it
-    while frame is not None and frame.f_code.co_filename.startswith(("<frozen ", __file__)):
+    while frame is not None and frame.f_code.co_filename.startswith(("<frozen importlib", __file__)):
         frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return frame.f_code.co_filename if frame is not None else ""
-
-
-def _code(module: ModuleType) -> CodeType | None:
-    loader = getattr(module, "__loader__", None)
-    try:
-        code = loader.get_code(module.__name__)  # type: ignore[union-attr]  # one without is the case below
-    except (AttributeError, ImportError, SyntaxError):
-        return None
-    return code if isinstance(code, CodeType) else None
 
 
 _watching: list[Reads] = []

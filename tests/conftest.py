@@ -1,6 +1,7 @@
 """What tests of several folders share: small rules, and Forgefiles in a scratch folder."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from forgefile.loader import load
 from forgefile.model import Artifact, Rule, Target, Tree
 from forgefile.reads import Reads
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as a terminal has it, also when nohup(1) started the tests
 settings.register_profile("forge", deadline=None, print_blob=True)
 settings.load_profile("forge")
 

@@ -187,6 +187,20 @@ def test_what_the_store_lost(image):
     check(image, evaluates=True, runs=("base", "laid"))
 
 
+def test_a_damaged_object_below_a_change(image):
+    known(image, "joined.txt")
+    (image / ".forge/objects").joinpath(object_of(image, b"x\n")).write_text("not what was built")
+    image.write("end", "END\n")
+    check(image, "joined.txt", evaluates=True, runs=("listed.txt", "joined.txt"))
+    assert "not what was built" not in image.read("joined.txt")
+
+
+def object_of(project, end):
+    """Return the name of the object whose content ends so."""
+    folder = project / ".forge/objects"
+    return next(path.name for path in folder.iterdir() if path.read_bytes().endswith(end))
+
+
 def test_another_run_between(image):
     assert "listed.txt" in image.forge("-D", "word=y").out
     check(image, evaluates=True, runs=())
@@ -241,11 +255,17 @@ def reading(project, *lines):
         (("try:\n    from late import WORD as found\nexcept ImportError:\n    found = 'none'",), lambda p: p.write("late.py", "WORD = 'other'")),
         (("import subprocess", 'found = subprocess.run(("cat", "note"), capture_output=True, text=True).stdout.strip()'), lambda p: p.write("note", "other")),
         (('found = os.popen("cat note").read().strip()',), lambda p: p.write("note", "other")),
+        (('found = "-".join(str(e.stat().st_size) for e in os.scandir("parts"))[:0] + open("note").read().strip()',), lambda p: p.write("note", "other")),
+        (('found = str(sum(e.stat().st_size for e in os.scandir("parts"))) + "other"',), lambda p: p.write("parts/a", "longer")),
+        (('found = "-".join(f for _, _, files in os.walk("parts") for f in sorted(files))',), lambda p: p.write("parts/other", "")),
+        (("import colorsys", 'found = getattr(colorsys, "WORD", "none")'), lambda p: p.write("colorsys.py", "WORD = 'other'")),
+        (("space = {}", 'exec(open("code").read(), space)', 'found = space["found"]'), lambda p: p.write("code", "found = 'other'")),
         (('found = os.readlink("link")',), lambda p: ((p / "link").unlink(), (p / "link").symlink_to("other"))),
     ],
 )  # fmt: skip
 def test_what_the_forgefile_looks_at(project, lines, change):
     project.write("note", "one")
+    project.write("code", "found = 'one'")
     project.write("mine.py", "WORD = 'one'")
     project.write("parts/a")
     (project / "link").symlink_to("one")
@@ -277,6 +297,7 @@ def test_what_a_rule_looks_at(project):
         ("from datetime import datetime", "found = datetime.now().timestamp()"),
         ("import random", "found = random.random()"),
         ("found = int.from_bytes(os.urandom(4))",),
+        ('exec("import time\\nfound = time.time_ns()", globals())', "found = globals()['found']"),
     ],
 )
 def test_a_forgefile_that_is_never_the_same(project, lines):
@@ -303,7 +324,10 @@ def test_a_source_that_is_a_link(project):
     project.write("one", "1\n")
     project.write("two", "2\n")
     (project / "words").symlink_to("one")
-    project.forgefile('forge.target("sorted.txt", Command(argv=("sort", forge.source("words")), stdout=True))', preamble=HEAD + PREAMBLE)
+    project.forgefile(
+        'forge.target("sorted.txt", Command(argv=("sort", forge.source("words")), stdout=True))',
+        preamble=HEAD + PREAMBLE,
+    )
     known(project)
     project.write("one", "3\n")
     check(project, evaluates=False, runs=("sorted.txt",))
