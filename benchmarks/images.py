@@ -89,7 +89,8 @@ class Script:
         return self._run((KIT / "script.sh", "packages", tree))
 
     def disk(self, tree: Path) -> float:
-        """Make a disk of a finished tree: the physical part."""
+        """Make a disk of a finished tree: the physical part. The one before stays, as forge's does."""
+        put_aside(self.job, self.job / "disk.img")
         return self._run((KIT / "script.sh", "disk", tree, self.job / "disk.img"))
 
     def install(self, tree: Path) -> float:
