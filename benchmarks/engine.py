@@ -340,6 +340,45 @@ def cold(bench: Bench, _: Path) -> Iterator[Row]:
     yield from against("cold", f"1,000 commands from nothing, -j{JOBS}", took, {"ninja": 5})
 
 
+MANY_STEPS = """from collections.abc import Iterable
+from forgefile import Forge, Rule, Run, Sandbox, Step
+
+
+class Steps(Rule):
+    number: int
+
+    def steps(self, box: Sandbox) -> Iterable[Step]:
+        yield from [Run(("true",))] * self.number
+        yield Run(("true",), stdout=box.out)
+
+
+def build(forge: Forge) -> None:
+    forge.target("few", Steps(number=0))
+    forge.target("many", Steps(number={steps}))
+"""
+STEPS = 200
+
+
+def sandbox(bench: Bench, where: Path) -> Iterator[Row]:
+    """Measure what a step costs beside its program: steps that run `true`, less the time that `true` takes alone."""
+    (where / "Forgefile.py").write_text(MANY_STEPS.format(steps=STEPS))
+
+    def built(name: str) -> float:
+        run(where, (*bench.forge, "clean"), cwd=where)
+        return run(where, (*bench.forge, "-q", name), cwd=where)
+
+    def alone() -> float:
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            os.waitpid(os.posix_spawnp("true", ("true",), os.environ), 0)
+        return time.perf_counter() - began
+
+    took = take_turns(bench.runs, {"few": partial(built, "few"), "many": partial(built, "many"), "alone": alone})
+    turns = zip(took["many"], took["few"], took["alone"], strict=True)
+    each = tuple((many - few - program) / STEPS * 1000 for many, few, program in turns)
+    yield Row(case="sandbox", what="a step's sandbox, made and taken down", against="", ours=each, limit=10, unit="ms")
+
+
 LISTING = """from forgefile import Forge
 from forgefile.rules import Command
 
@@ -351,6 +390,18 @@ GIT = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c",
     "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c",
 }  # fmt: skip
+
+
+LOOK = """import os, time
+os.chdir({where!r})
+from forgefile.start import find
+from forgefile.cache import digest
+began = time.perf_counter()
+start = find([], time.time_ns())
+print(time.perf_counter() - began)
+assert start.snapshot and bool(start.snapshot.deltas) == {changed}
+"""
+"""Prints the seconds that it takes to read a snapshot and to compare, with the digests of what changed."""
 
 
 def folder(bench: Bench, where: Path) -> Iterator[Row]:
@@ -371,19 +422,33 @@ def folder(bench: Bench, where: Path) -> Iterator[Row]:
         time.sleep(SETTLED_S)
         return often(lambda: forge((*bench.forge, "-q")))
 
-    def changed() -> float:
+    def edit() -> None:
         edited.write_text(f"{time.time_ns()}\n")
         time.sleep(SETTLED_S)
+
+    def planned() -> float:
+        edit()
         return forge((*bench.forge, "-q", "--dry-run"))
+
+    def digest(*, changed: bool) -> float:
+        if changed:
+            edit()
+        code = LOOK.format(where=str(where), changed=changed)
+        return float(subprocess.run((sys.executable, "-c", code), stdout=subprocess.PIPE, check=True).stdout)
 
     def status() -> float:
         return often(lambda: run(where, ("git", "status"), cwd=where, **GIT))
 
-    took = take_turns(bench.runs, {"unchanged": unchanged, "git": status, "changed": changed})
+    took = take_turns(bench.runs, {
+        "unchanged": unchanged, "git": status, "its digest": partial(digest, changed=False),
+        "digest of a change": partial(digest, changed=True), "planned": planned,
+    })  # fmt: skip
     yield Row(case="folder", what=f"a folder of {FILES:,} files, unchanged", against="git status",
               ours=took["unchanged"], theirs=took["git"], limit=1.5)  # fmt: skip
+    yield Row(case="folder", what="its digest, one of the files changed", against="none changed",
+              ours=took["digest of a change"], theirs=took["its digest"], limit=1.2)  # fmt: skip
     yield Row(case="folder", what="one of the files changed, --dry-run", against="unchanged",
-              ours=took["changed"], theirs=took["unchanged"], limit=1.2)  # fmt: skip
+              ours=took["planned"], theirs=took["unchanged"])  # fmt: skip
 
 
 def content(bench: Bench, where: Path) -> Iterator[Row]:
@@ -410,6 +475,7 @@ CASES: dict[str, Case] = {
     "touched": touched,
     "one": one,
     "cold": cold,
+    "sandbox": sandbox,
     "folder": folder,
     "content": content,
     "nothing-100000": nothing(100_000, ("ninja", "make"), {"ninja": 2}, peak_mib=300),
