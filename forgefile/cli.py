@@ -5,17 +5,19 @@ with nothing to do does not need is imported where it is used.
 """
 
 import argparse
+import errno
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from forgefile.errors import ForgeError, StoreError, UsageError
+from forgefile.errors import ForgeError, OvertakenError, StoreError, UsageError
 from forgefile.forge import VERBS
 
 if TYPE_CHECKING:
+    from forgefile.nursery import Nursery
     from forgefile.start import Start
 
 _BEGAN = time.monotonic()
@@ -28,15 +30,19 @@ commands:
   export TREE DEST    write a tree to a folder, or to DEST.tar
   clean [TARGET…]     remove results, so that they are built again
   gc                  make the store smaller: remove what no target needs
+  verify TARGET…      build again from nothing, with another clock, user, folder …, and compare
   doctor              say what this machine lacks, and the line that mends it
 
 examples:
   forge               build what the Forgefile calls its default
   forge disk.img      build one target and all that it needs
   forge 'arm64/*'     build all targets whose name matches
-  forge -n disk.img   say what would be built, and why
+  forge -n disk.img   say what would be built, why, and how long that takes
   forge -D suite=trixie disk.img
 """
+_ROOM = "'forge gc' removes the results of earlier builds"
+_GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
+"""What a disk may answer to any call, and a hint."""
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size")
 
 
@@ -64,10 +70,14 @@ def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> 
         return 1
     except KeyboardInterrupt:
         return 130
-    except Exception:  # noqa: BLE001  whatever gets here is our fault, and the user has to be told
+    except Exception as error:  # noqa: BLE001  what gets here is our fault, unless a disk gave up
         import traceback  # noqa: PLC0415
 
         _flush()
+        if isinstance(error, OSError) and error.errno in _GAVE_UP:
+            where = f"{error.filename}: " if error.filename else ""
+            sys.stderr.write(described(StoreError(f"{where}{error.strerror}", hint=_GAVE_UP[error.errno])))
+            return StoreError.status
         sys.stderr.write(traceback.format_exc())
         sys.stderr.write("forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
         return 3
@@ -100,7 +110,10 @@ def _main(arguments: list[str], start: "Start | None") -> int:
         except OSError as error:
             raise UsageError(f"{options.directory}: {error.strerror}") from None
     if verb == "build":
-        return _build(options, start)
+        try:
+            return _build(options, start)
+        except OvertakenError:
+            return _build(options, start._replace(snapshot=None) if start else None)
     from forgefile import verbs  # noqa: PLC0415
 
     return verbs.run(verb, options)
@@ -144,15 +157,16 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("-f", "--file", metavar="FILE", default="Forgefile.py", help="read FILE instead of Forgefile.py")
     add("--store", metavar="DIR", help="keep results in DIR; several projects may (default: $FORGE_STORE, or .forge)")
     add("-D", "--define", metavar="NAME=VALUE", action="append", default=[], help="set an option of the Forgefile")
+    if verb in ("build", "verify"):
+        add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
+        add("--json", action="store_true", help="print one JSON object for each event")
     if verb == "build":
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
-        add("-n", "--dry-run", action="store_true", help="say what would be done and why; do nothing")
-        add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
+        add("-n", "--dry-run", action="store_true", help="say what would be done, why, and what that takes; do nothing")
         add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
         add("--explain", action="store_true", help="say before each target for which reasons it runs")
         add("-q", "--quiet", action="store_true", help="print failures only")
         add("-v", "--verbose", action="store_true", help="print what the steps print")
-        add("--json", action="store_true", help="print one JSON object for each event")
         add("--trace", metavar="FILE", help="write a timeline that Perfetto (ui.perfetto.dev) opens")
         from forgefile import __version__  # noqa: PLC0415
 
@@ -172,6 +186,14 @@ def _jobs(text: str) -> int:
 
 def _build(options: argparse.Namespace, start: "Start | None") -> int:
     """Build, or say what would be built."""
+    from forgefile.nursery import Nursery  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        nursery = None if options.dry_run else stack.enter_context(closing(Nursery()))
+        return _build_with(nursery, options, start)
+
+
+def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "Start | None") -> int:
     from forgefile import engine  # noqa: PLC0415
     from forgefile.report import Form, Verbosity, reporter  # noqa: PLC0415
 
@@ -190,12 +212,11 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
     def clock() -> float:
         return time.monotonic() - _BEGAN
 
+    jobs = options.jobs or len(os.sched_getaffinity(0))
     try:
         if options.dry_run:
-            for event in engine.planned(project.planner, project.planner.plan(wanted), clock()):
-                display.report(event)
+            engine.foretell(project, wanted, jobs, tell=display.report, clock=clock)
             return 0
-        jobs = options.jobs or len(os.sched_getaffinity(0))
         settings = engine.Settings(
             jobs,
             options.keep_going,
@@ -203,7 +224,7 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
             began_ns=start.began_ns if start else 0,
             key=start.key if start else None,
         )
-        status = engine.build(project, wanted, settings, tell=display.report, clock=clock)
+        status = engine.build(project, wanted, settings, tell=display.report, clock=clock, nursery=nursery)
         with suppress(StoreError):  # a full disk, where nothing had to be built
             project.store.records.use({target.name for target in project.graph.closure(wanted)})
         return status

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         _line(tool not in missing, tool, host.find(tool) or f"missing: package {host.package(tool) or 'unknown'}")
     sys.stdout.write("this machine\n")
     store = _existing(engine.store_of(path, options.store))
-    well = [_line(*check) for check in (_user(), _namespaces(), _overlay(store), _disk(store))]
+    well = [_line(*check) for check in (_user(), _namespaces(), _confined(), _overlay(store), _disk(store))]
     if line := host.install_line(missing):
         sys.stdout.write(f"\nto mend it:\n  {line}\n")
     sys.stdout.write("\nall is well\n" if all(well) and not missing else "")
@@ -55,9 +55,18 @@ def _needed(path: str, definitions: list[str]) -> dict[str, None]:
 
 def _user() -> tuple[bool, str, str]:
     if not userns.needed():
-        return True, "user", "root: no user namespace is needed"
+        return True, "user", "root, who owns what trees hold"
     problem = _tried(userns.enter)
     return not problem, "user", problem or "an ordinary user, who is root in a user namespace with 65,536 ids"
+
+
+def _confined() -> tuple[bool, str, str]:
+    def attempt() -> None:
+        userns.enter()
+        userns.confine()
+
+    problem = _tried(attempt)
+    return not problem, "steps that mount", problem or "a user namespace of their own confines them"
 
 
 def _namespaces() -> tuple[bool, str, str]:

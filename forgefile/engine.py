@@ -9,29 +9,31 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from forgefile import events, host, userns
+from forgefile import events, forecast, host, userns
+from forgefile.cache.layout import store_in
 from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store, project_of
-from forgefile.errors import ForgefileError, UsageError
+from forgefile.errors import ForgefileError, OvertakenError, UsageError
 from forgefile.fingerprint import encode, fingerprint
-from forgefile.graph import Graph, inputs, remaining
-from forgefile.job import Job, View
+from forgefile.graph import Graph, inputs
+from forgefile.job import Again, Job, JobResult, Message, Printed, SecretFile, StepBegan, View
 from forgefile.jobserver import Jobserver
-from forgefile.model import CORES, MEMORY, Run, Sandbox, Source, Target
+from forgefile.model import CORES, MEMORY, Run, Sandbox, Secret, Source, Target
+from forgefile.nursery import Nursery
 from forgefile.plan import Decision
 from forgefile.planner import Evaluation, Planner
 from forgefile.reads import Reads
 from forgefile.schedule import Schedule, State
 
 if TYPE_CHECKING:
-    from forgefile.executor import JobResult, Message, Pool
+    from forgefile.executor import Pool
     from forgefile.resume import Part
 
 EPOCH = 1_735_689_600
 """2025-01-01, the clock of all builds unless SOURCE_DATE_EPOCH says otherwise."""
-_SECONDS_UNKNOWN = 1.0
-"""What a target that never ran is expected to take, in seconds."""
+_OVERTAKEN = "another forge changed the store meanwhile"
+_CHANGED = "a layer was changed since it was built"
 
 
 class Settings(NamedTuple):
@@ -45,6 +47,10 @@ class Settings(NamedTuple):
     """When forge began, in nanoseconds since 1970."""
     key: Key | None = None
     """What the run's snapshot goes by; None keeps none."""
+    place: bool = True
+    """Whether files that were asked for are placed in the project."""
+    shuffled: bool = False
+    """Whether steps see folders in another order than usual."""
 
 
 class Project(NamedTuple):
@@ -65,7 +71,8 @@ class Project(NamedTuple):
         """Evaluate a Forgefile with `NAME=VALUE` definitions and open its store (see `store_of`).
 
         `stand` is the folder in which the user is, from which places are shown. With a snapshot of the same command
-        line, in which only artifacts changed, nothing is evaluated.
+        line, in which only artifacts changed, nothing is evaluated; unless read-only, the rest of the graph is left
+        out.
         Raises `UsageError` and `ForgefileError`; read-only, nothing is written.
         """
         path, reads = os.path.abspath(file), Reads()
@@ -73,7 +80,7 @@ class Project(NamedTuple):
         if snapshot is not None:
             from forgefile.resume import part as part_of  # noqa: PLC0415  only where there is one
 
-            part = part_of(snapshot)
+            part = part_of(snapshot, whole=read_only)
         if part is None:
             snapshot = None
             from forgefile.loader import load  # noqa: PLC0415  not with a snapshot
@@ -84,8 +91,9 @@ class Project(NamedTuple):
         root = os.path.dirname(path)
         folder = store_of(path, store)
         _refuse_within(folder, root, graph)
+        _refuse_shown(root, graph)
         found = Store.open(folder, project=project_of(folder, path), read_only=read_only)
-        evaluation = Evaluation(graph, reads, part.known if part else {})
+        evaluation = Evaluation(graph, reads, part.known, part.looked) if part else Evaluation(graph, reads)
         planner = Planner(root, evaluation, found, _epoch(), os.path.abspath(stand))
         project = cls(root, graph, found, planner, snapshot, part)
         if any(found.problem(result) is not None for result in evaluation.known.values()):
@@ -103,14 +111,13 @@ class Project(NamedTuple):
 
 
 def store_of(file: str, store: str | None = None) -> str:
-    """Return the absolute path of the store of a Forgefile.
+    """Return the absolute path of the store of a Forgefile; `store` is what `--store` names.
 
-    That is the folder `store`, or else the one that FORGE_STORE names, or else .forge beside the Forgefile.
+    Raises `UsageError` when that is empty.
     """
-    named = os.environ.get("FORGE_STORE") or None if store is None else store
-    if named == "":
+    if store == "":
         raise UsageError("--store names no folder")
-    return os.path.abspath(named or os.path.join(os.path.dirname(os.path.abspath(file)), ".forge"))
+    return store_in(os.getcwd(), os.path.abspath(file), store)
 
 
 def _refuse_within(store: str, root: str, graph: Graph) -> None:
@@ -125,6 +132,21 @@ def _refuse_within(store: str, root: str, graph: Graph) -> None:
     for artifact, target in (*holds.items(), *places.items()):
         what = f"the source '{artifact.path}' holds" if isinstance(artifact, Source) else f"'{target.name}' lies in"
         raise ForgefileError(f"{what} the store {store}", location=target.location, hint="name another with --store")
+
+
+def _refuse_shown(root: str, graph: Graph) -> None:
+    """Raise `ForgefileError` when a source is, or holds, the file of a secret: its plain digest would be noted."""
+    files = {secret: os.path.realpath(os.path.join(root, secret.file)) for secret in graph.secrets if secret.file}
+    uses = [(target, each) for target in graph.targets.values() for each in target.inputs if isinstance(each, Source)]
+    for target, source in uses if files else ():
+        real = os.path.realpath(os.path.join(root, source.path)).rstrip("/")
+        for secret, file in files.items():
+            if f"{file}/".startswith(f"{real}/"):
+                raise ForgefileError(
+                    f"the source '{source.path}' shows the file of the secret '{secret.name}'",
+                    location=target.location,
+                    hint="keep the secret where no source is",
+                )
 
 
 def settings(definitions: Sequence[str]) -> dict[str, str]:
@@ -161,42 +183,107 @@ def planned(planner: Planner, decisions: Mapping[Target, Decision], now: float) 
     ]  # fmt: skip
 
 
-def build(
-    project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock
-) -> int:
-    """Build targets; return the exit status. Every move is told.
+def foresee(project: Project, wanted: Collection[Target]) -> dict[Target, Decision]:
+    """Return what a build would decide now about targets and all that they need, inputs first. Nothing is changed.
 
-    Raises `UsageError` before anything ran when a tool or source is missing, the disk is full or a place is taken.
+    Raises `UsageError` when a host tool or a source is missing.
+    """
+    decisions = project.planner.plan(wanted)
+    if all(decision.action == "none" for decision in decisions.values()):
+        return decisions
+    return _on_whole_layers(project, wanted, decisions)
+
+
+def foretell(project: Project, wanted: Collection[Target], jobs: int, *, tell: Tell, clock: Clock) -> None:
+    """Tell what a build would do and what that would take; write nothing and run nothing.
+
+    Raises `UsageError` when a tool or source is missing, or the disk has no room for what is sure to be written.
+    """
+    planner, store = project.planner, project.store
+    decisions = foresee(project, wanted)
+    for event in planned(planner, decisions, clock()):
+        tell(event)
+    tell(forecast.predicted(planner, store, decisions, jobs=jobs, now=clock()))
+    forecast.refuse_small_disk(planner, store, decisions)
+
+
+def build(
+    project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock,
+    nursery: Nursery | None = None,
+) -> int:
+    """Build targets, with workers from `nursery` or one of its own; return the exit status. Every move is told.
+
+    Raises `UsageError` before anything ran when a tool or source is missing, the disk has no room or a place is taken,
+    and `OvertakenError` when the project relies on a snapshot that another forge made void.
     """
     planner, store = project.planner, project.store
     before = generation(store.root)
+    if project.snapshot is not None and before != project.snapshot.facts.generation:
+        raise OvertakenError(_OVERTAKEN)
     decisions = planner.plan(wanted)
-    run = partial(_Build, project, wanted=wanted, settings=settings, tell=tell, clock=clock)
+    placed = wanted if settings.place else ()
+    run = partial(_Build, project, placed=placed, settings=settings, tell=tell, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
         status = run(decisions).run()
         if before is not None and before == generation(store.root):
             _keep(project, wanted, settings, before)
         return status
 
-    def waits(holder: str) -> None:
-        tell(events.Note(t=clock(), message=f"waiting for the forge that builds here (process {holder})"))
-
     if store.records.read_only:
         raise UsageError(f"{store.root} cannot be written", hint="make it writable, or name another store with --store")
-    with store.lock(waits) as changed:
+
+    def note(message: str) -> None:
+        tell(events.Note(t=clock(), message=message))
+
+    with store.lock(lambda holder: note(f"waiting for the forge that builds here (process {holder})")) as changed:
+        if changed and project.snapshot is not None:
+            raise OvertakenError(_OVERTAKEN)
         store.sweep()
         if store.records.fresh:
             store.discard(())
         if changed:
             decisions = planner.plan(wanted)
-        store.refuse_full_disk()
-        for target in wanted:
-            if target.output == "file":
-                store.refuse_place(planner.place_of(target))
+        decisions = _on_whole_layers(project, wanted, decisions)
+        _refuse(project, placed, decisions, note)
         status = run(decisions).run()
         if not status:
             _keep(project, wanted, settings, generation(store.root, mine=True) or "")
         return status
+
+
+def _on_whole_layers(
+    project: Project, wanted: Collection[Target], decisions: dict[Target, Decision]
+) -> dict[Target, Decision]:
+    """Return the decisions, made anew if a layer that they would use was changed. From here on layers are compared.
+
+    Raises `OvertakenError` when the project relies on a snapshot that knew that layer.
+    """
+    planner, store = project.planner, project.store
+    used = {target for target, decision in decisions.items() if decision.action == "restore"}
+    used |= {needed for target, decision in decisions.items() if decision.action in ("run", "maybe")
+             for needed in inputs(target) if needed in planner.results}  # fmt: skip
+    store.compares_layers = True
+    if not any(store.problem(planner.results[target]) for target in used if target.output == "tree"):
+        return decisions
+    if project.part is not None:
+        raise OvertakenError(_CHANGED)
+    return planner.plan(wanted)
+
+
+def _refuse(
+    project: Project, placed: Collection[Target], decisions: Mapping[Target, Decision], note: Callable[[str], None]
+) -> None:
+    """Raise `UsageError` when the disk has no room, or something lies where a file that was asked for is to be.
+
+    When it is only likely that the disk has no room, that is noted.
+    """
+    project.store.refuse_full_disk()
+    forecast.refuse_small_disk(project.planner, project.store, decisions)
+    for doubt in forecast.doubts(project.store, decisions):
+        note(doubt)
+    for target in placed:
+        if target.output == "file":
+            project.store.refuse_place(project.planner.place_of(target))
 
 
 def _keep(project: Project, wanted: Collection[Target], settings: Settings, now: str) -> None:
@@ -215,12 +302,12 @@ def _keep(project: Project, wanted: Collection[Target], settings: Settings, now:
 class _Build:
     """One run of the loop."""
 
-    def __init__(self, project: Project, decisions: Mapping[Target, Decision], *, wanted: Collection[Target],
-                 settings: Settings, tell: Tell, clock: Clock) -> None:  # fmt: skip
+    def __init__(self, project: Project, decisions: Mapping[Target, Decision], *, placed: Collection[Target],
+                 settings: Settings, tell: Tell, clock: Clock, nursery: Nursery | None) -> None:  # fmt: skip
         self._planner = project.planner
         self._store = project.store
         self._decisions = dict(decisions)
-        self._wanted = frozenset(wanted)
+        self._placed = frozenset(placed)
         self._settings = settings
         self._tell = tell
         self._clock = clock
@@ -228,7 +315,7 @@ class _Build:
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
-        self._rank: Mapping[Target, float] = {}
+        self._nursery = nursery
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
 
@@ -267,12 +354,12 @@ class _Build:
         for target in self._schedule.ready():
             decision = self._decisions[target]
             if decision.action == "maybe":
-                decision = self._decisions[target] = self._planner.decide(target, placed=target in self._wanted)
+                decision = self._decisions[target] = self._planner.decide(target, placed=target in self._placed)
             if decision.action == "run":
                 self._schedule.queue(target)
                 continue
             path = None
-            if target in self._wanted and target.output == "file":
+            if target in self._placed and target.output == "file":
                 path = self._planner.shown_place(target)
             if decision.action == "restore":
                 self._restore(target)
@@ -289,7 +376,7 @@ class _Build:
 
     def _place(self, target: Target) -> str | None:
         """Put a file that was asked for at its place; return the place."""
-        if target not in self._wanted or target.output != "file":
+        if target not in self._placed or target.output != "file":
             return None
         self._store.place(self._planner.results[target], self._planner.place_of(target))
         return self._planner.shown_place(target)
@@ -305,7 +392,7 @@ class _Build:
         if self._pool is None:
             from forgefile.executor import Pool  # noqa: PLC0415  only a build that runs something needs it
 
-            self._pool = Pool(self._settings.jobs)
+            self._pool = Pool(self._settings.jobs, self._nursery or Nursery())
         self._jobserver.take_back()
         started = self._schedule.start(self._priorities, self._jobserver.lent)
         for slot, target in zip(self._pool.free, started, strict=False):
@@ -313,19 +400,16 @@ class _Build:
             decision = self._decisions[target]
             self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
                                       expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
-            job = self._job(target)
+            job = self._job(target, slot)
             if any(isinstance(step, Run) and step.jobserver for step in job.steps):
                 self._jobserver.open(slot, job.staging, min(target.pools[CORES], self._settings.jobs) - 1)
             self._pool.submit(slot, job)
 
-    def _priorities(self, _: Collection[Target]) -> Mapping[Target, float]:
-        """Return the longest way from each target to the end, asked for once: the graph stays as it is."""
-        if not self._rank:
-            targets = tuple(self._decisions)
-            self._rank = remaining(targets, lambda target: self._planner.expected(target) or _SECONDS_UNKNOWN)
-        return self._rank
+    def _priorities(self) -> Mapping[Target, float]:
+        """Return the longest way from each target to the end."""
+        return self._planner.remaining(tuple(self._decisions))
 
-    def _job(self, target: Target) -> Job:
+    def _job(self, target: Target, slot: int) -> Job:
         described = self._planner.describe(target)
         name = fingerprint(self._planner.manifests[target])
         self._store.records.keep_log(target.name, name)
@@ -333,16 +417,22 @@ class _Build:
         return Job(
             target=target.name,
             store=self._store.root,
-            staging=self._store.stage(),
+            staging=self._store.stage(slot),
             log=self._store.log_path(name),
             steps=described.steps,
             views=self._views(target),
+            secrets=tuple(
+                SecretFile(name=secret.name, at=Sandbox().path(secret), content=content)
+                for secret, content in self._planner.secrets(target).items()
+            ),
             programs=host.unusual(described.tools),
             output=target.output,
             base=self._planner.results[base].layers if isinstance(base, Target) else None,
             epoch=self._planner.epoch,
             every_line=self._settings.every_line,
+            shuffled=self._settings.shuffled,
             timeout_s=target.timeout_s,
+            hidden=(self._planner.root, self._store.root, os.path.expanduser("~")),
         )
 
     def _views(self, target: Target) -> tuple[View, ...]:
@@ -350,6 +440,8 @@ class _Build:
         box, views = Sandbox(), []
         scratched = self._planner.describe(target).scratched
         for artifact in target.inputs:
+            if isinstance(artifact, Secret):
+                continue
             if isinstance(artifact, Source):
                 views.append(View(at=box.path(artifact), host=self._planner.source_path(artifact)))
                 continue
@@ -371,9 +463,7 @@ class _Build:
         for slot, message in self._pool.messages(() if spare else self._jobserver.pipes):
             self._hear(self._slots[slot], slot, message)
 
-    def _hear(self, target: Target, slot: int, message: "Message") -> None:
-        from forgefile.executor import Again, Printed, StepBegan  # noqa: PLC0415
-
+    def _hear(self, target: Target, slot: int, message: Message) -> None:
         if isinstance(message, StepBegan):
             self._tell(events.StepStarted(t=self._clock(), target=target.name, command=message.command))
         elif isinstance(message, Printed):
@@ -389,7 +479,7 @@ class _Build:
             self._jobserver.close(slot)
             self._ended(target, message)
 
-    def _ended(self, target: Target, result: "JobResult") -> None:
+    def _ended(self, target: Target, result: JobResult) -> None:
         """Record what a job made and go on above it, or tell how it failed."""
         changed = self._changed_meanwhile(target)
         if result.committed is None or changed is not None:
@@ -403,15 +493,15 @@ class _Build:
         records = self._store.records
         before = records.current(target.name)
         with records.together():
-            for digest, seen in self._planner.listings(target).items():
-                records.keep_listing(digest, seen)
-            if result.committed.key is None:
-                records.keep_layer(made.layers[-1])
-            else:
-                records.keep_object_key(made.digest, result.committed.key)
+            for digest, listing in self._planner.listings(target).items():
+                records.keep_listing(digest, listing)
+            self._store.keep(result.committed)
             reasons = self._decisions[target].reasons
             name, text = fingerprint(manifest), encode(manifest)
-            records.remember(Record(name, target.name, text, made, result.seconds, reasons, self._planner.options))
+            records.remember(Record(
+                name, target.name, text, made, result.seconds, reasons, self._planner.options,
+                result.committed.disk_bytes, result.downloads,
+            ))  # fmt: skip
         self._planner.results[target] = made
         path = self._place(target)
         self._told("built", events.Built(
@@ -427,10 +517,12 @@ class _Build:
                 return needed.name
         return self._planner.changed_meanwhile(target)
 
-    def _failure(self, target: Target, result: "JobResult", changed: str | None) -> events.Failed:
+    def _failure(self, target: Target, result: JobResult, changed: str | None) -> events.Failed:
         message, command, hint = f"{changed} changed while it was used", "", "run forge again"
         if result.failed is not None:
             command, message, hint = result.failed.command, result.failed.message, result.failed.hint or ""
+        if result.failed is not None and not hint:
+            hint = self._undeclared(target, (*result.tail, message)) or ""
         if result.kept and target.output == "tree" and userns.needed():
             hint = hint or f"to see it with its owners: unshare --map-root-user --map-auto --wd={result.kept}"
         log = self._store.log_path(fingerprint(self._planner.manifests[target]))
@@ -439,6 +531,12 @@ class _Build:
             location=str(target.location) if target.location else None, hint=hint or None, log=log,
             kept=result.kept, wall_s=result.seconds,
         )  # fmt: skip
+
+    def _undeclared(self, target: Target, lines: Collection[str]) -> str | None:
+        from forgefile.undeclared import hint  # noqa: PLC0415  only what failed needs it
+
+        steps, files = self._planner.describe(target).steps, self._planner.graph.targets
+        return hint(target, steps, lines, self._planner.root, files)
 
     def _fail(self, target: Target, event: events.Failed) -> None:
         """Tell of a failed target and give up what needs it; without -k also all that has not begun."""

@@ -39,6 +39,10 @@ class StoreError(ForgeError):
     """The store could not be read or written."""
 
 
+class OvertakenError(ForgeError):
+    """The store was changed before anything ran, and what a snapshot told of it may be wrong by now."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the one of `choices` that was probably meant by `word`, or None."""
     from difflib import get_close_matches  # noqa: PLC0415  only an error needs it

@@ -36,6 +36,27 @@ class Planned(TargetEvent):
     expected_s: float | None = None
 
 
+class Predicted(Event):
+    """What all that was planned takes, from what it took last; `least` if of what may run nothing does, `most` if all.
+
+    What is not known is None. Sizes are in bytes.
+    """
+
+    event = "predicted"
+    jobs: int
+    unknown: int = 0
+    """How many of the targets that run, or may, never ran: they count nothing."""
+    least_s: float | None = None
+    most_s: float | None = None
+    download_bytes: int | None = None
+    """What was downloaded before and the shared caches have no more."""
+    downloads_unknown: tuple[str, ...] = ()
+    """The targets of which nobody knows what they download."""
+    disk_bytes: int | None = None
+    """What the last results of all that runs, or may, took on the disk."""
+    free_bytes: int
+
+
 class Started(TargetEvent):
     """A worker took the target up."""
 
@@ -117,6 +138,39 @@ class Skipped(TargetEvent):
     because: str
 
 
+class Verifying(Event):
+    """All is built, and is now built again where `varied` is not what it was; in `kept` it could not be varied."""
+
+    event = "verifying"
+    varied: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+
+
+class Same(TargetEvent):
+    """The target was built again, and its output is the same."""
+
+    event = "same"
+    wall_s: float
+
+
+class Differs(TargetEvent):
+    """The target was built again from the same inputs, and its output is another one."""
+
+    event = "differs"
+    wall_s: float
+    differences: tuple[str, ...]
+    """The first of them, in words."""
+    more: int = 0
+    """How many more there are."""
+    report: tuple[str, ...] = ()
+    """What diffoscope says of the first file that differs, a line each."""
+    first: str
+    second: str
+    """Where the two outputs lie; of trees what the target adds to the tree below it."""
+    location: str | None = None
+    hint: str | None = None
+
+
 class Note(Event):
     """Something that the user should know, once."""
 
@@ -132,6 +186,18 @@ class Finished(Event):
     built: int
     restored: int
     current: int
+    failed: int
+    skipped: int
+    wall_s: float
+
+
+class Verified(Event):
+    """A verification ended; `skipped` targets were not built again, or not to their end."""
+
+    event = "verified"
+    status: int
+    same: int
+    differs: int
     failed: int
     skipped: int
     wall_s: float

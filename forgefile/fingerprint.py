@@ -13,7 +13,7 @@ import xxhash
 from forgefile.model import Step, Value
 
 _MIB = 1 << 20
-SANDBOX = 2
+SANDBOX = 3
 """Raised when forge itself changes what a step sees or what is kept of it."""
 
 Listing = Mapping[str, tuple[str, int, str]]
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
     """Return a value as JSON data; of a `Value` only the fields that differ from their default and decide something."""
     if isinstance(value, Value):
         fields = type(value).__fields__
-        aside = value.UNDECIDING if isinstance(value, Step) else ()
+        aside = getattr(value, "UNDECIDING", ())
         set_ = {k: _plain(v) for k, v in value.__dict__.items() if fields[k] != v and k not in aside}
         return {"is": type(value).__name__, **set_}
     if isinstance(value, (tuple, list)):
@@ -116,16 +116,14 @@ def _input_words(name: str, before: str | None, after: str | None, listings: Lis
     old, new = listings(before), listings(after)
     if old is None or new is None:
         return [f"{name}: content changed"]
-    words = [_entry_words(name, path, old.get(path), new.get(path)) for path in sorted({*old, *new})]
-    return [word for word in words if word] or [f"{name}: content changed"]
+    paths = sorted(path for path in {**old, **new} if old.get(path) != new.get(path))
+    return [_entry_words(name, path, old.get(path), new.get(path)) for path in paths] or [f"{name}: content changed"]
 
 
 def _entry_words(
     name: str, path: str, before: tuple[str, int, str] | None, after: tuple[str, int, str] | None
-) -> str | None:
+) -> str:
     shown = f"{name}/{path}" if path else name
-    if before == after:
-        return None
     if before is None or after is None:
         return f"{shown}: {'added' if before is None else 'removed'}"
     if before[0] != after[0]:

@@ -11,15 +11,18 @@ from typing import Any
 
 from forgefile.errors import ForgefileError, UsageError, did_you_mean
 from forgefile.graph import Graph, OptionValue
+from forgefile.host import PROXIES
 from forgefile.location import Location, caller
-from forgefile.model import CORES, MEMORY, Pool, Rule, Source, Target
+from forgefile.model import CORES, MEMORY, Pool, Rule, Secret, Source, Target
 from forgefile.reads import is_there
 from forgefile.units import duration_seconds, size_bytes
 
-VERBS = ("build", "clean", "doctor", "export", "gc", "list", "log", "why")
+VERBS = ("build", "clean", "doctor", "export", "gc", "list", "log", "verify", "why")
 RESERVED = {*VERBS, "boot", "completion", "diff", "graph", "help", "history", "init", "report", "shell", "size",
-            "verify", "watch"}  # fmt: skip
+            "watch"}  # fmt: skip
 """Words that may not name a target, so that `forge WORD` always means one thing."""
+_SHOWN = ("PATH", "SOURCE_DATE_EPOCH", "FORGE_STORE", *PROXIES)
+"""Variables that are no secret: steps get them, or forge tells of them."""
 
 
 class Forge:
@@ -33,6 +36,7 @@ class Forge:
         self._options: dict[str, OptionValue] = {}
         self._defaults: dict[Target, None] = {}
         self._sources: dict[str, Source] = {}
+        self._secrets: dict[str, Secret] = {}
         self._pools: dict[str, Location | None] = {}
 
     def source(self, path: str) -> Source:
@@ -68,6 +72,35 @@ class Forge:
         if not found:
             raise ForgefileError(f"no source matches '{pattern}'", location=caller())
         return tuple(self.source(path) for path in found)
+
+    def secret(self, name: str, *, file: str | None = None, env: str | None = None) -> Secret:
+        """Declare a secret, which is the content of a file or of an environment's variable, and return its handle.
+
+        Steps of the targets that take it see it as a file that is in memory alone; what they print of it is told as
+        `***`, and an output that holds it is refused. `file` is relative to the Forgefile, or begins with `~/`. It is
+        read when a target that takes it is asked for, and has 8 bytes to 64 KiB.
+
+        Raises `ForgefileError` for a name that is no plain word or is taken, and unless one of both is given.
+        """
+        where = caller()
+        plain = isinstance(name, str) and name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+        if not plain or not name.isascii() or not name[0].isalnum():
+            raise ForgefileError(f"a secret is named by a plain word, not by {name!r}", location=where)
+        if name in self._secrets:
+            raise ForgefileError(f"the secret '{name}' is declared twice", location=where)
+        given = [each for each in (file, env) if each is not None]
+        if len(given) != 1 or not isinstance(given[0], str) or not given[0] or "\0" in given[0]:
+            raise ForgefileError(
+                f"the secret '{name}' comes from a file or from a variable",
+                location=where,
+                hint='write file="PATH" or env="VARIABLE"',
+            )
+        if env is not None and (env.upper() in map(str.upper, _SHOWN) or "=" in env):
+            raise ForgefileError(f"the secret '{name}' cannot come from the variable {env!r}", location=where)
+        if file is not None:
+            file = posixpath.normpath(os.path.expanduser(file))
+        self._secrets[name] = Secret(name=name, file=file, env=env)
+        return self._secrets[name]
 
     def option(self, name: str, default: str, *, choices: Iterable[str] = (), help: str = "") -> str:  # noqa: A002
         """Declare what `-D name=value` may set and return its value. Reaches a target only through a field.
@@ -218,7 +251,8 @@ class Forge:
                 if folder in self._targets:
                     where = self._targets[folder].location
                     raise ForgefileError(f"the source '{path}' lies in '{folder}', which is a target", location=where)
-        return Graph(self._targets, tuple(self._defaults), tuple(self._options.values()))
+        secrets = tuple(self._secrets.values())
+        return Graph(self._targets, tuple(self._defaults), tuple(self._options.values()), secrets)
 
 
 def _folders_of(path: str) -> list[str]:

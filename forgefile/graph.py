@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from forgefile.errors import UsageError, did_you_mean
-from forgefile.model import Target
+from forgefile.model import Secret, Target
 
 
 class OptionValue(NamedTuple):
@@ -30,6 +30,7 @@ class Graph(NamedTuple):
     """By name, in the order of declaration, which is a topological order."""
     defaults: tuple[Target, ...]
     options: tuple[OptionValue, ...]
+    secrets: tuple[Secret, ...] = ()
 
     def select(self, patterns: Collection[str]) -> tuple[Target, ...]:
         """Return the targets that names and globs select, in order of declaration; the default ones for none.

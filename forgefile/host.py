@@ -10,12 +10,16 @@ from forgefile.location import Location
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where steps find programs."""
 
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+"""The variables, in small letters, that steps with the network get from forge's own environment."""
+
 PACKAGES = {
     "apt-get": "apt",
     "btrfs": "btrfs-progs",
     "bzip2": "bzip2",
     "debootstrap": "debootstrap",
     "debugfs": "e2fsprogs",
+    "diffoscope": "diffoscope-minimal",
     "fdisk": "fdisk",
     "fsck.fat": "dosfstools",
     "grub-bios-setup": "grub-pc-bin",
@@ -71,6 +75,13 @@ def _search(tool: str, path: str) -> str | None:
         found = f"{folder}/{tool}"
         if folder.startswith("/") and os.access(found, os.X_OK) and not os.path.isdir(found):
             return found
+    return None
+
+
+def setting(name: str) -> str | None:
+    """Return the value of a setting of the kernel by the name that sysctl(8) has for it, None where there is none."""
+    with suppress(OSError), open(f"/proc/sys/{name.replace('.', '/')}", encoding="utf-8") as stream:
+        return stream.read().strip()
     return None
 
 

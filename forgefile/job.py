@@ -1,8 +1,16 @@
-"""What crosses to a worker and how a step ends: plain data, made by the engine, carried out by the sandbox."""
+"""What crosses to a worker, and what it says: plain data."""
 
-from typing import NamedTuple
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from forgefile.model import Output, Step, Value
+
+if TYPE_CHECKING:
+    from forgefile.cache.store import Committed
+
+NO_MEMORY = "if memory ran out (dmesg tells), memory=… where targets are declared keeps some from running at once"
+"""The hint for what was killed by someone else."""
 
 
 class View(Value):
@@ -14,17 +22,29 @@ class View(Value):
     writable: bool = False
 
 
+class SecretFile(Value):
+    """A secret as the steps see it: a file at `at`. Its content is in no text of this value."""
+
+    name: str
+    at: str
+    content: bytes
+
+    def __repr__(self) -> str:
+        return f"SecretFile(name={self.name!r}, at={self.at!r})"
+
+
 class Job(Value):
     """All that a worker needs to make one target: plain data."""
 
     target: str
     store: str
     staging: str
-    """A folder that exists, is empty and lies on the store's file system."""
+    """A folder that exists and lies on the store's file system; what an earlier job left in it goes."""
     log: str
     """The file that receives what the steps print."""
     steps: tuple[Step, ...]
     views: tuple[View, ...]
+    secrets: tuple[SecretFile, ...] = ()
     programs: tuple[tuple[str, str], ...] = ()
     """(name, path) of the host programs that the usual PATH would not find."""
     output: Output
@@ -33,8 +53,12 @@ class Job(Value):
     epoch: int
     every_line: bool = True
     """Whether every line that the steps print is wanted, or the latest is enough."""
+    shuffled: bool = False
+    """Whether the folders of inputs list what they hold in another order than their file system does."""
     timeout_s: float | None = None
     """After how many seconds what the job runs is ended."""
+    hidden: tuple[str, ...] = ()
+    """Folders of the host that steps do not see, also where they lie among its programs."""
 
 
 class StepFailed(NamedTuple):
@@ -43,3 +67,50 @@ class StepFailed(NamedTuple):
     command: str
     message: str
     hint: str | None = None
+
+
+class StepBegan(NamedTuple):
+    """A step of a job begins."""
+
+    number: int
+    command: str
+
+
+class Printed(NamedTuple):
+    """Lines that a step printed."""
+
+    lines: tuple[str, ...]
+
+
+class Again(NamedTuple):
+    """A step failed that may succeed at another time: in `wait_s`, the job begins again, for the `number`th time."""
+
+    failed: StepFailed
+    number: int
+    tries: int
+    wait_s: float
+
+
+class JobResult(NamedTuple):
+    """How a job ended: `committed`, or why not."""
+
+    seconds: float
+    committed: "Committed | None" = None
+    failed: StepFailed | None = None
+    tail: tuple[str, ...] = ()
+    kept: str | None = None
+    """Where what a failed job had made can be looked at."""
+    downloads: dict[str, int] | None = None
+    """What a job that succeeded downloaded, see `lend.downloads`."""
+
+
+Message = StepBegan | Printed | Again | JobResult
+
+
+def ended(status: int) -> str:
+    """Return how a program ended in words; `status` is its exit status, or minus the signal's number."""
+    if status < 0:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}"
+        return f"killed by signal {-status}"
+    return f"exit status {status}"

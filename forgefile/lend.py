@@ -12,7 +12,8 @@ from contextlib import suppress
 from forgefile.cache.layout import CACHE
 from forgefile.errors import BuildError
 from forgefile.job import Job
-from forgefile.model import Cache, Sandbox
+from forgefile.model import Cache, Call, Run, Sandbox
+from forgefile.secret import find
 
 
 class Lent:
@@ -105,7 +106,7 @@ def lend_cache(job: Job, cache: Cache) -> None:
 
 
 def keep_cache(job: Job, cache: Cache) -> None:
-    """Give what a step added or replaced in its copy of a cache to the others, file by file."""
+    """Give what a step added or replaced in its copy of a cache to the others, file by file, but for secrets."""
     copied, shared = cache_copy(job, cache), f"{CACHE}/{cache.name}"
     for path in _files(copied):
         to = f"{shared}/{path}"
@@ -113,10 +114,34 @@ def keep_cache(job: Job, cache: Cache) -> None:
             new, old = os.stat(f"{copied}/{path}"), os.stat(to)
             if (new.st_size, new.st_mtime_ns) == (old.st_size, old.st_mtime_ns):
                 continue
+        if find(f"{copied}/{path}", job.secrets):
+            continue
         os.makedirs(os.path.dirname(to), exist_ok=True)
         arriving = f"{job.staging}/arriving"  # where the next run removes what a kill leaves
         os.link(f"{copied}/{path}", arriving)
         os.replace(arriving, to)
+
+
+def downloads(job: Job, since_ns: int) -> dict[str, int] | None:
+    """Return what a job's steps downloaded, or took from earlier downloads: path below the shared caches → bytes.
+
+    That is what was read since the job began, in nanoseconds since 1970, of the caches that hold downloads. None: a
+    step that has the network has no such cache, or the file system does not note when a file is read.
+    """
+    networked = [step for step in job.steps if isinstance(step, Run | Call) and step.network]
+    caches = {cache for step in networked for cache in step.caches if cache.downloads}
+    if not all(caches.intersection(step.caches) for step in networked):
+        return None
+    if caches and os.statvfs(job.staging).f_flag & os.ST_NOATIME:
+        return None
+    found = {}
+    for cache in caches:
+        copied = cache_copy(job, cache)
+        for path in _files(copied):
+            status = os.stat(f"{copied}/{path}")
+            if status.st_atime_ns >= since_ns:  # to make the hard link changed its ctime: so also with relatime
+                found[f"{cache.name}/{path}"] = status.st_size
+    return found
 
 
 def _files(folder: str) -> Iterator[str]:

@@ -189,6 +189,19 @@ class Source(Value):
     path: str
 
 
+class Secret(Value):
+    """What only the steps of the targets that take it may read: the content of a file or of a variable.
+
+    `Forge.secret` makes one. Its content is not here, and comes into no text that forge writes.
+    """
+
+    name: str
+    file: str | None = None
+    """The path of the file, relative to the Forgefile."""
+    env: str | None = None
+    """The name of the environment's variable, where there is no file."""
+
+
 class Pool(NamedTuple):
     """A named, limited resource, of which targets hold some while they run. `Forge.pool` makes one.
 
@@ -235,7 +248,7 @@ class Target:
         return f"<{self.output} target {self.name}>"
 
 
-Artifact = Source | Target
+Artifact = Source | Target | Secret
 Output = Literal["file", "tree"]
 Tree = Annotated[Target, "tree"]
 """The handle of a target whose output is a tree: a root file system, with owners, modes, links and devices."""
@@ -244,12 +257,12 @@ File = Annotated[Target, "file"]
 
 
 def artifacts(value: object) -> tuple[Artifact, ...]:
-    """Return the artifacts in the fields of a value, each once, in the order of the fields."""
-    return tuple(dict.fromkeys(_walk(value)))
+    """Return the artifacts in the fields of a value, each once, in the order of the fields; secrets come last."""
+    return tuple(sorted(dict.fromkeys(_walk(value)), key=lambda artifact: isinstance(artifact, Secret)))
 
 
 def _walk(value: object) -> Iterator[Artifact]:
-    if isinstance(value, (Source, Target)):
+    if isinstance(value, (Source, Target, Secret)):
         yield value
     elif isinstance(value, Value):
         for item in value.__dict__.values():
@@ -298,9 +311,11 @@ class Sandbox:
         self.scratched: list[Target] = []
 
     def path(self, artifact: Artifact) -> str:
-        """Return where an input is seen, read-only; a tree is a folder."""
+        """Return where an input is seen, read-only; a tree is a folder, a secret a file that only root may read."""
         if isinstance(artifact, Target):
             return f"{self.prefix}/in/{artifact.name}"
+        if isinstance(artifact, Secret):
+            return f"{self.prefix}/secret/{artifact.name}"
         if artifact.path.startswith("/"):
             return f"{self.prefix}/root{artifact.path}"
         above = artifact.path.count("../")
@@ -321,10 +336,15 @@ class Cache(Value):
 
     The step sees a copy of its own (hard links) at `path`; whole files that it adds are kept for others, however the
     step ends, but for those in folders named `partial` and files named `lock`.
+
+    `downloads`: what lies there is as it was downloaded, so that its size tells how much there was to download.
     """
+
+    UNDECIDING: ClassVar[tuple[str, ...]] = ("downloads",)
 
     name: str
     path: str
+    downloads: bool = False
 
 
 class Step(Value):
@@ -346,6 +366,9 @@ class Run(Step):
     `stdout` is a path that receives the standard output, `stdin` a text. `tools` names further host programs and
     data files that the program uses and whose change must rebuild. `network` lends the host's network and resolver.
 
+    `mounts` lets the program mount what it likes where nobody else sees it: it is root of a user namespace of its own.
+    There it can make no device nodes.
+
     `jobserver` lets the program and make(1) below it run as many processes at once as there are idle cores: it gets
     MAKEFLAGS. A program for which a number of processes is given does not listen to it.
 
@@ -361,6 +384,7 @@ class Run(Step):
     env: Mapping[str, str] = {}
     cwd: str | None = None
     network: bool = False
+    mounts: bool = False
     tools: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
     jobserver: bool = False
@@ -402,12 +426,14 @@ class Copy(Step):
 class Call(Step):
     """Call one of forge's own programs, a function of an importable module, with plain data.
 
-    The module's source counts as a tool. `tools` names the host programs that the function runs.
+    The module's source counts as a tool. `tools` names the host programs that the function runs. `network` and `mounts`
+    are those of `Run`.
     """
 
     function: Callable[..., None] = field(kw_only=False)
     argument: Any = field(default=None, kw_only=False)
     network: bool = False
+    mounts: bool = False
     tools: tuple[str, ...] = ()
     caches: tuple[Cache, ...] = ()
 
@@ -420,6 +446,11 @@ class Call(Step):
     def module_file(self) -> str:
         """The path of the source of the function's module."""
         return str(sys.modules[self.function.__module__].__file__)
+
+
+def uses_network(step: Step) -> bool:
+    """Tell whether a step has the host's network."""
+    return bool(getattr(step, "network", False))
 
 
 def tools(step: Step) -> tuple[str, ...]:

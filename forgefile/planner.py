@@ -3,8 +3,9 @@
 A target's manifest is known as soon as its inputs are. Unaware of how steps are run.
 """
 
+import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from forgefile import host
@@ -14,12 +15,15 @@ from forgefile.cache.snapshot import UNSURE
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
 from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint
-from forgefile.graph import Graph, inputs
-from forgefile.model import Sandbox, Source, Step, Target, tools
+from forgefile.graph import Graph, inputs, remaining
+from forgefile.model import Artifact, Sandbox, Secret, Source, Step, Target, tools
 from forgefile.plan import Decision, Known, decide, undecided
 from forgefile.reads import Reads
 
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+_SECONDS_UNKNOWN = 1.0
+"""What a target that never ran is expected to take where some target has to be first, in seconds."""
 
 
 class Described(NamedTuple):
@@ -34,6 +38,18 @@ class Described(NamedTuple):
     """(name, path) of host programs and data files."""
 
 
+class Looked(NamedTuple):
+    """What was found of a source or tool without a scan, in which nothing was added or removed."""
+
+    digest: str
+    before: str
+    """The digest of what it was."""
+    entries: Listing
+    """What differs from that."""
+    is_still: Callable[[], bool]
+    """Tells whether it is the same by now."""
+
+
 class Evaluation(NamedTuple):
     """What a Forgefile said."""
 
@@ -42,6 +58,8 @@ class Evaluation(NamedTuple):
     """What it looked at."""
     known: Mapping[Target, Result] = {}
     """The results of targets that are up to date without asking."""
+    looked: Mapping[str, Looked] = {}
+    """What is known of sources and tools that changed."""
 
 
 class Planner:
@@ -57,7 +75,7 @@ class Planner:
         self.results: dict[Target, Result] = {}
         """Of the targets that need not run, or have run."""
         self.manifests: dict[Target, Manifest] = {}
-        self.graph, self.reads, self.known = evaluation
+        self.graph, self.reads, self.known, self._looked = evaluation
         self.options = tuple((option.name, option.value) for option in self.graph.options)
         self._store = store
         self._records = store.records
@@ -65,14 +83,19 @@ class Planner:
         self._described: dict[Target, Described] = {}
         self._digests: dict[str, str] = {}
         self._seen: dict[str, tuple[str, Seen]] = {}
+        self._listings: dict[str, Listing | None] = {}
+        self._contents: dict[Secret, bytes] = {}
+        self._key = b""
 
     def plan(self, wanted: Collection[Target]) -> dict[Target, Decision]:
         """Decide about targets and all that they need, as far as can be told before anything runs; inputs first.
 
-        Raises `UsageError` when a host tool or a source is missing.
+        Raises `UsageError` when a host tool, a source or a secret is missing.
         """
         self.results.clear()
         self._digests.clear()
+        self._listings.clear()
+        self._contents.clear()
         closure = self.graph.closure(wanted)
         with self.reads:
             for target in closure:
@@ -82,6 +105,8 @@ class Planner:
         for target in closure:
             if target not in self.known:
                 self.describe(target)
+                self.secrets(target)
+        self._refuse_told(closure)
         decisions: dict[Target, Decision] = {}
         for target in closure:
             if target in self.known:
@@ -95,6 +120,10 @@ class Planner:
     def expected(self, target: Target) -> float | None:
         """Return how many seconds a target took last, if it ever ran."""
         return self._records.seconds(target.name)
+
+    def remaining(self, targets: Collection[Target]) -> dict[Target, float]:
+        """Return the longest way from the start of each target to the end of the build, in expected seconds."""
+        return remaining(targets, lambda target: self.expected(target) or _SECONDS_UNKNOWN)
 
     def place_of(self, target: Target) -> str:
         """Return the path of the project at which a file target is placed."""
@@ -170,13 +199,51 @@ class Planner:
             output=target.output,
             epoch=self.epoch,
             steps=described.texts,
-            inputs=tuple(
-                (a.path, self._source_digest(a, target)) if isinstance(a, Source) else (a.name, self.results[a].digest)
-                for a in target.inputs
-            ),
+            inputs=tuple(self._input(artifact, target) for artifact in target.inputs),
             tools=tuple((name.removeprefix(_PACKAGE_PARENT), self.digest(path)) for name, path in described.tools),
             sandbox=(str(SANDBOX), *(tree.name for tree in described.scratched)),
         )
+
+    def _input(self, artifact: Artifact, target: Target) -> tuple[str, str]:
+        """Return the name and the digest of an input of a target."""
+        if isinstance(artifact, Source):
+            return artifact.path, self._source_digest(artifact, target)
+        if isinstance(artifact, Secret):
+            return f"secret '{artifact.name}'", self.secret_digest(self.secrets(target)[artifact])
+        return artifact.name, self.results[artifact].digest
+
+    def secrets(self, target: Target) -> dict[Secret, bytes]:
+        """Return the contents of a target's secrets as they were when this run first looked at them.
+
+        Raises `UsageError` when one cannot be read.
+        """
+        wanted = [artifact for artifact in target.inputs if isinstance(artifact, Secret)]
+        if wanted:
+            from forgefile.secret import read  # noqa: PLC0415  most targets have none
+
+            for secret in wanted:
+                if secret not in self._contents:
+                    self._contents[secret] = read(secret, self.root, target.location)
+        return {secret: self._contents[secret] for secret in wanted}
+
+    def _refuse_told(self, targets: Collection[Target]) -> None:
+        """Raise `ForgefileError` when a step has a secret in it, which is to be in a file alone."""
+        for secret, content in self._contents.items():
+            bare = json.dumps(os.fsdecode(content.strip()), ensure_ascii=False)[1:-1]
+            for target in targets:
+                if target not in self.known and any(bare in text for text in self._steps[target][2]):
+                    raise ForgefileError(
+                        f"target '{target.name}': its steps have the secret '{secret.name}' in them",
+                        location=target.location,
+                        hint="give the rule what forge.secret returned; it stands for the path of a file",
+                    )
+
+    def secret_digest(self, content: bytes) -> str:
+        """Return the digest of a secret by the store's key."""
+        from forgefile.cache.keyed import digest  # noqa: PLC0415  likewise
+
+        self._key = self._key or self._store.key()
+        return digest(self._key, content)
 
     def _source_digest(self, source: Source, target: Target) -> str:
         try:
@@ -194,36 +261,53 @@ class Planner:
     def digest(self, path: str) -> str:
         """Return the digest of a source or tool as it was when this run first looked at it. Raises OSError."""
         if path not in self._digests:
-            self._digests[path] = self._scan(path)
+            self._digests[path] = self._looked[path].digest if path in self._looked else self._scan(path)
         return self._digests[path]
 
     def changed_meanwhile(self, target: Target) -> str | None:
-        """Return the source of a target that is no longer what it was when its manifest was made, or None."""
+        """Return the source or secret of a target that is not what it was when its manifest was made, or None."""
+        for secret, content in self.secrets(target).items():
+            from forgefile.secret import is_still  # noqa: PLC0415  most targets have none
+
+            if not is_still(secret, self.root, content):
+                return f"the secret '{secret.name}'"
         for source in target.inputs:
             if isinstance(source, Source):
                 path = self.source_path(source)
-                try:
-                    same = self._scan(path) == self._digests[path]
-                except OSError:
-                    same = False
-                if not same:
+                if not self._is_still(path):
                     return source.path
         return None
+
+    def _is_still(self, path: str) -> bool:
+        if path in self._looked:
+            return self._looked[path].is_still()
+        try:
+            return self._scan(path) == self._digests[path]
+        except OSError:
+            return False
 
     def seen(self, path: str) -> Seen | None:
         """Return what was seen of a source or tool, or None when this run did not look."""
         return self._seen[path][1] if path in self._seen else None
 
-    def listings(self, target: Target) -> dict[str, Seen]:
-        """Return by digest what the source folders of a target hold."""
-        paths = [self.source_path(source) for source in target.inputs if isinstance(source, Source)]
-        return {self._digests[path]: self._seen[path][1] for path in paths}
+    def listings(self, target: Target) -> dict[str, Listing]:
+        """Return by digest what the sources of a target hold, as far as that is known."""
+        digests = {self._digests[self.source_path(source)] for source in target.inputs if isinstance(source, Source)}
+        return {digest: listing for digest in digests if (listing := self._listing(digest)) is not None}
 
     def _listing(self, digest: str) -> Listing | None:
-        """Return what the source folder with a digest holds, or held."""
+        """Return what the source with a digest holds, or held."""
+        if digest not in self._listings:
+            self._listings[digest] = self._find_listing(digest)
+        return self._listings[digest]
+
+    def _find_listing(self, digest: str) -> Listing | None:
         for path, known in self._digests.items():
-            if known == digest:
+            if known == digest and path in self._seen:
                 return {name: entry for name, (_, entry) in self._seen[path][1].items()}
+        if found := next((each for each in self._looked.values() if each.digest == digest), None):
+            before = self._listing(found.before)
+            return None if before is None else {**before, **found.entries}
         return self._records.listing(digest)
 
     def _scan(self, path: str) -> str:

@@ -8,27 +8,25 @@ import pickle
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
-from forgefile.cache.digest import Seen, entry_hash
+from forgefile.cache.digest import ALL_BITS, Seen, entry_hash, is_fresh
 from forgefile.cache.layout import LAYERS, OBJECTS, SNAPSHOTS
 from forgefile.cache.records import Result
 from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, names_in, save, status_of
 from forgefile.graph import Graph, OptionValue
-from forgefile.model import Artifact, Rule, Sandbox, Source, Step, Target
-from forgefile.planner import Planner
-from forgefile.reads import Reads, is_there
+from forgefile.model import Artifact, Rule, Sandbox, Secret, Source, Step, Target
+from forgefile.planner import Looked, Planner
+from forgefile.reads import is_there
 from forgefile.report.words import nothing_done
-
-_LATELY_NS = 50_000_000
-"""What changed this long before forge began may change again without showing."""
 
 
 class Kept(Rule):
     """A rule as its steps were when the Forgefile was evaluated."""
 
     base: Target | None
-    inputs: tuple[Source | Target, ...]
+    inputs: tuple[Artifact, ...]
     scratched: tuple[int, ...]
     steps_kept: bytes
 
@@ -54,7 +52,8 @@ class Entry(NamedTuple):
     inputs: tuple[int, ...]
     tools: tuple[int, ...]
     rest: bytes
-    """Pickled: location, pools, time limit, base (an index of `inputs`) or None, scratched, pickled steps."""
+    """Pickled: location, pools, time limit, base or None and scratched (indices of all inputs), secrets with their
+    indices, pickled steps."""
     result: tuple[str, tuple[str, ...], int]
 
 
@@ -62,8 +61,8 @@ class Saved(NamedTuple):
     """The graph of a snapshot, as it is kept."""
 
     entries: list[tuple[Any, ...]]
-    artifacts: list[tuple[str, str]]
-    """(path of the source or "", real path)"""
+    artifacts: list[tuple[str, str, str]]
+    """(path of the source or "", path that was asked for, digest)"""
     wanted: tuple[int, ...]
     options: tuple[tuple[Any, ...], ...]
 
@@ -80,49 +79,73 @@ class Part(NamedTuple):
     saved: Saved
     places: dict[str, int]
     """Target's name → its place among all."""
+    looked: dict[str, Looked]
+    """Of changed artifacts, what the snapshot's look has found: path → that."""
 
 
-def part(snapshot: Snapshot) -> Part | None:
-    """Return what the changed artifacts of a snapshot reach, or None when the graph is lost."""
+def part(snapshot: Snapshot, *, whole: bool = False) -> Part | None:
+    """Return what the changed artifacts of a snapshot reach, or None when the graph is lost.
+
+    `whole`: the graph has all else, too, and knows it.
+    """
     found = load_graph(snapshot)
     if found is None:
         return None
     saved = Saved(*found)
     marks = {~artifact for artifact in snapshot.changed}
-    reached = []
     for place, entry in enumerate(saved.entries):
         if not marks.isdisjoint(entry[2]) or not marks.isdisjoint(entry[3]):
             marks.add(place)
-            reached.append(place)
     targets: dict[int, Target] = {}
     known: dict[Target, Result] = {}
-    for place in reached:
-        for needed in saved.entries[place][2]:
-            if needed >= 0 and needed not in targets:
-                target = _border(Entry(*saved.entries[needed]))
-                targets[needed] = target
-                known[target] = _result(Entry(*saved.entries[needed]))
-        targets[place] = _target(Entry(*saved.entries[place]), saved, targets)
+
+    def add_known(place: int, inputs: tuple[Target, ...] = ()) -> None:
+        entry = Entry(*saved.entries[place])
+        targets[place] = target = _known(entry, inputs)
+        known[target] = _result(entry)
+
+    for place, entry in enumerate(saved.entries):
+        below = [needed for needed in entry[2] if needed >= 0]
+        if place in marks:
+            for needed in below:
+                if needed not in targets:
+                    add_known(needed)
+            targets[place] = _target(Entry(*entry), saved, targets)
+        elif whole:
+            add_known(place, tuple(targets[needed] for needed in below))
     graph = Graph(
         {targets[place].name: targets[place] for place in sorted(targets)},
         (),
         tuple(OptionValue(*option) for option in saved.options),
     )
-    wanted = tuple(targets[place] for place in saved.wanted if place in marks)
-    places = {saved.entries[place][0]: place for place in reached}
-    return Part(graph, wanted, known, len(saved.entries) - len(targets), saved, places)
+    wanted = tuple(targets[place] for place in saved.wanted if whole or place in marks)
+    places = {entry[0]: place for place, entry in enumerate(saved.entries) if place in marks}
+    return Part(graph, wanted, known, len(saved.entries) - len(targets), saved, places, _looked(snapshot, saved))
 
 
-def _border(entry: Entry) -> Target:
-    rule = (_KeptTree if entry.output == "tree" else Kept)(base=None, inputs=(), scratched=(), steps_kept=b"")
-    return Target(entry.name, rule, None, inputs=())
+def _looked(snapshot: Snapshot, saved: Saved) -> dict[str, Looked]:
+    found = {}
+    for artifact, delta in snapshot.deltas.items():
+        _, path, before = saved.artifacts[artifact]
+        digest = f"{(int(before, 16) + delta.hashes) & ALL_BITS:032x}"
+        found[path] = Looked(digest, before, delta.entries, partial(snapshot.is_still, artifact))
+    return found
+
+
+def _known(entry: Entry, inputs: tuple[Target, ...]) -> Target:
+    rule = (_KeptTree if entry.output == "tree" else Kept)(base=None, inputs=inputs, scratched=(), steps_kept=b"")
+    return Target(entry.name, rule, None, inputs=inputs)
 
 
 def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
-    inputs: tuple[Artifact, ...] = tuple(
+    found: list[Artifact] = [
         targets[each] if each >= 0 else Source(path=saved.artifacts[~each][0]) for each in entry.inputs
-    )
-    location, pools, timeout_s, base, scratched, steps = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
+    ]
+    rest = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
+    location, pools, timeout_s, base, scratched, secrets, steps = rest
+    for index, secret in secrets:
+        found.insert(index, secret)
+    inputs = tuple(found)
     rule = (_KeptTree if entry.output == "tree" else Kept)(
         base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps
     )
@@ -153,10 +176,10 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         return
     closure = planner.graph.closure(wanted)
     places = {target: place for place, target in enumerate(closure)}
-    artifacts: dict[tuple[str, str], int] = {}
+    artifacts: dict[tuple[str, str, str], int] = {}
 
     def number(name: str, path: str) -> int:
-        return artifacts.setdefault((name, path), len(artifacts))
+        return artifacts.setdefault((name, path, planner.digest(path)), len(artifacts))
 
     entries: list[tuple[Any, ...]] = []
     for target in closure:
@@ -164,6 +187,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         inputs = tuple(
             ~number(each.path, planner.source_path(each)) if isinstance(each, Source) else places[each]
             for each in target.inputs
+            if not isinstance(each, Secret)
         )
         tools = tuple(~number("", path) for _, path in described.tools)
         base = getattr(target.rule, "base", None)
@@ -173,16 +197,19 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
             target.timeout_s,
             target.inputs.index(base) if isinstance(base, Target) else None,
             tuple(target.inputs.index(tree) for tree in described.scratched),
+            tuple((index, each) for index, each in enumerate(target.inputs) if isinstance(each, Secret)),
             pickle.dumps(described.steps),
         )
         result = planner.results[target]
         kept = Entry(target.name, target.output, inputs, tools, pickle.dumps(rest), result[1:])
         entries.append(tuple(kept))
-    fixed = _fixed(planner, store, wanted, reads, occasion.began_ns)
+    secret = _secret_variables(planner, closure)
+    files = [os.path.join(planner.root, each.file) for t in closure for each in planner.secrets(t) if each.file]
+    fixed = _fixed(planner, store, wanted, {**reads.paths, **dict.fromkeys(files, True)}, occasion.began_ns)
     listing = _Listing(list(fixed), array("q", fixed.values()), bytearray())
     resolved = {path: real for path in fixed if (real := os.path.realpath(path)) != path}
     spans = []
-    for _, path in artifacts:
+    for _, path, _ in artifacts:
         real = os.path.realpath(path)
         if real != path:
             resolved[path] = real
@@ -195,7 +222,8 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         generation=occasion.generation,
         boot=occasion.boot,
         line=nothing_done([t.name for t in wanted if t.output == "file"] or [t.name for t in closure], len(closure)),
-        variables=tuple(reads.variables.items()),
+        variables=tuple((name, value) for name, value in reads.variables.items() if name not in secret),
+        secrets=tuple(secret.items()),
         resolved=tuple(resolved.items()),
         tools=tuple(tools_found.items()),
         folders=tuple((folder, names_in(folder)) for folder in reads.folders),
@@ -217,6 +245,9 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
     spans = facts.spans
     for artifact in sorted(snapshot.changed, reverse=True):
         path = saved.artifacts[artifact][1]
+        saved.artifacts[artifact] = (*saved.artifacts[artifact][:2], planner.digest(path))
+        if artifact in snapshot.deltas:
+            continue  # the facts have it as it is
         first, end = spans[artifact : artifact + 2]
         new = _Listing([], array("q"), bytearray())
         at = (first - facts.fixed) * 16
@@ -250,6 +281,18 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
     save(os.path.join(store, SNAPSHOTS), occasion.key, facts, tuple(saved))
 
 
+def _secret_variables(planner: Planner, targets: Collection[Target]) -> dict[str, str | None]:
+    """Return the variables that are secrets, and that targets took or the Forgefile read, with their digests."""
+    taken = {secret.env for target in targets for secret in planner.secrets(target)}
+    found: dict[str, str | None] = {}
+    for name in filter(None, {secret.env for secret in planner.graph.secrets}):
+        if name not in taken and name not in planner.reads.variables:
+            continue
+        value = os.environb.get(os.fsencode(name))
+        found[name] = None if value is None else planner.secret_digest(value)
+    return found
+
+
 class _Listing(NamedTuple):
     """The flat lists of a snapshot, while they grow."""
 
@@ -272,17 +315,17 @@ class _Listing(NamedTuple):
 
 
 def _fixed(
-    planner: Planner, store: str, wanted: Collection[Target], reads: Reads, began_ns: int
+    planner: Planner, store: str, wanted: Collection[Target], read: Mapping[str, bool], began_ns: int
 ) -> dict[str, int]:
-    """Return the paths that decide and belong to no artifact, with their statuses."""
+    """Return the paths that decide and belong to no artifact, with their statuses; `read` has those that were read."""
     found: dict[str, int] = {}
     modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "forgefile"]
-    for path, was_there in {**dict.fromkeys(filter(None, modules), True), **reads.paths}.items():
+    for path, was_there in {**dict.fromkeys(filter(None, modules), True), **read}.items():
         real = os.path.realpath(path)
         sure = is_there(path) == was_there and _is_old(path, began_ns) and _is_old(real, began_ns)
         found[path] = status_of(path) if sure else UNSURE
         found[real] = status_of(real) if sure else UNSURE
-    for folder, was_there in reads.folders.items():
+    for folder, was_there in planner.reads.folders.items():
         if is_there(folder) != was_there or not _is_old(folder, began_ns):
             found[folder] = UNSURE
     return {**found, **_outputs(planner, store, wanted)}
@@ -294,7 +337,7 @@ def _is_old(path: str, began_ns: int) -> bool:
         status = os.lstat(path)
     except OSError:
         return True
-    return max(status.st_mtime_ns, status.st_ctime_ns) < began_ns - _LATELY_NS
+    return not is_fresh(status, began_ns)
 
 
 def _outputs(planner: Planner, store: str, wanted: Iterable[Target]) -> dict[str, int]:

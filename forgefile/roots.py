@@ -1,15 +1,19 @@
 """What the steps of a job see: the folder /run/forge, the trees in it, and the host's programs, read-only.
 
-`furnish` is called in the job's private mount namespace, `enter` in that of one step. Unaware of what steps do.
+`settle` is called in the mount namespace of a worker, `furnish` in that of a job, `enter` in that of a step. Unaware of
+what steps do.
 """
 
+import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from forgefile import jobserver, linux
 from forgefile.cache.layout import EMPTY, LAYERS, STAGING
+from forgefile.files import remove_tree
 from forgefile.job import Job
 from forgefile.lend import cache_copy, in_tmp, resolve
 from forgefile.model import Run, Sandbox, Step
@@ -18,49 +22,204 @@ _PREFIX = Sandbox.prefix
 _HOST_FOLDERS = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix", "gnu")
 _HOST_ETC = (
     "alternatives", "apt/trusted.gpg.d", "ca-certificates", "debian_version", "default/grub", "hosts", "ld.so.cache",
-    "ld.so.conf", "ld.so.conf.d", "mke2fs.conf", "nsswitch.conf", "os-release", "protocols", "services", "ssl",
+    "ld.so.conf", "ld.so.conf.d", "mke2fs.conf", "nsswitch.conf", "os-release", "protocols", "services",
+    "ssl/certs", "ssl/openssl.cnf",
 )  # fmt: skip
 MOUNT_POINTS = ("proc", "sys", "dev", "run")
-_KERNEL_SETTINGS = ("sys", "sysrq-trigger", "irq", "bus")
+_KERNEL_SETTINGS = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "dynamic_debug")
 """In /proc, what would change the running kernel of the whole machine."""
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
+_FOLDERS = {
+    "seen": 0o755, "run": 0o755, "run/bin": 0o755, "run/in": 0o755, "run/scratch": 0o755, "run/src": 0o755,
+    "run/system-tmp": 0o1777, "run/tmp": 0o755,
+}  # fmt: skip
+"""The folders of a job's staging folder, with their modes."""
+
+
+def settle(job: Job) -> None:
+    """Mount at STAGING/root what all steps see that run the host's programs, unless that is done. It is read-only."""
+    root = f"{job.staging}/root"
+    if os.path.ismount(root):
+        return
+    os.makedirs(root, exist_ok=True)
+    linux.mount("forge", root, "tmpfs", linux.MS_NOSUID, "mode=755")
+    for name in _HOST_FOLDERS:
+        if os.path.islink(f"/{name}"):
+            os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
+        elif os.path.isdir(f"/{name}"):
+            _show(f"/{name}", f"{root}/{name}")
+    for path in map(os.path.realpath, job.hidden):
+        if path.split("/")[1] in _HOST_FOLDERS and os.path.dirname(path) != "/" and os.path.isdir(root + path):
+            linux.mount("forge", root + path, "tmpfs", linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV)
+    for name in ("dev", "proc", "run", "root", "mnt", "var/tmp", "var/lib/dpkg", "tmp", "etc/apt/apt.conf.d"):
+        os.makedirs(f"{root}/{name}")
+    for name in _HOST_ETC:
+        if os.path.exists(f"/etc/{name}"):
+            _show(f"/etc/{name}", f"{root}/etc/{name}")
+    write_text(f"{root}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n")
+    write_text(f"{root}/etc/group", "root:x:0:\nnogroup:x:65534:\n")
+    write_text(f"{root}/etc/hostname", "localhost\n")
+    write_text(f"{root}/etc/resolv.conf", host_file("/etc/resolv.conf"))
+    write_text(f"{root}/var/lib/dpkg/status", "")
+    _show("/sys", f"{root}/sys")
+    linux.forbid_devices(root)
+    _devices(f"{root}/dev")
+    linux.make_read_only(root)
+
+
 def furnish(job: Job) -> None:
-    """Make STAGING/run, which steps see as /run/forge, and STAGING/root, the root of the host's programs."""
+    """Make STAGING/run, which steps see as /run/forge."""
     run_ = f"{job.staging}/run"
-    for folder in ("tmp", "in", "src", "scratch", "bin", "system-tmp"):
-        os.makedirs(f"{run_}/{folder}")
-    os.chmod(f"{run_}/system-tmp", 0o1777)
+    _make_folders(job.staging)
+    shown = {view.at.removeprefix(f"{_PREFIX}/").partition("/")[0] for view in job.views}
+    for folder in (*shown, *(("bin",) if job.programs else ())):
+        os.makedirs(f"{run_}/{folder}", exist_ok=True)
+        linux.mount("forge", f"{run_}/{folder}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     if os.path.exists(f"{job.staging}/{jobserver.NAME}"):
         os.link(f"{job.staging}/{jobserver.NAME}", f"{run_}/{jobserver.NAME}")
     if job.output == "tree":
         os.mkdir(f"{run_}/out", 0o755)
         if job.base is not None:
-            overlay(job.base, f"{run_}/out", upper=job.staging)
+            overlay(job.base, f"{run_}/out", upper=job.staging, order=_order(job, "out"))
     for number, view in enumerate(job.views):
         at = f"{run_}{view.at.removeprefix(_PREFIX)}"
+        order = _order(job, str(number))
         if view.host:
             _show(view.host, at)
+            if order and os.path.isdir(view.host):
+                _shuffle_source(view.host, at, order)
         else:
             os.makedirs(at)
-            overlay(view.layers, at, upper=f"{job.staging}/scratch-{number}" if view.writable else None)
+            upper = f"{job.staging}/scratch-{number}" if view.writable else None
+            overlay(view.layers, at, upper=upper, order=order)
+    if job.secrets:
+        _disclose(job, f"{run_}/secret")
     for name, path in job.programs:
         _show(path, f"{run_}/bin/{name}")
-    _host_root(f"{job.staging}/root")
+    linux.bind(run_, seen(job))
+    linux.forbid_devices(seen(job))
 
 
-def overlay(layers: tuple[str, ...], at: str, *, upper: str | None) -> None:
+def seen(job: Job) -> str:
+    """Return where STAGING/run is as steps are shown it: no device node in it opens a device of the host."""
+    return f"{job.staging}/seen"
+
+
+def mounts(step: Step) -> bool:
+    """Tell whether a step may mount."""
+    return getattr(step, "mounts", False)
+
+
+def _make_folders(staging: str) -> None:
+    """Make the folders of a staging folder that are not there yet."""
+    for folder, mode in _FOLDERS.items():
+        with suppress(FileExistsError):
+            os.mkdir(f"{staging}/{folder}", mode)
+            if mode & stat.S_ISVTX:
+                os.chmod(f"{staging}/{folder}", mode)
+
+
+def clear(staging: str, *kept: str) -> None:
+    """Remove what a job left in its staging folder, but for `kept` and what the next job uses again.
+
+    That is the root of the host's programs, and the folders that are as `furnish` made them. To make and to remove
+    them would be most of the work of a small job on ext4 without a journal: it passes over inodes that were deleted
+    in the last minute.
+    """
+    for parent in ("run", ""):
+        folder = os.path.join(staging, parent)
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(parent, name)
+            if path not in ("root", *kept) and not _is_new(f"{staging}/{path}", _FOLDERS.get(path)):
+                remove_tree(f"{staging}/{path}")
+
+
+def _is_new(path: str, mode: int | None) -> bool:
+    """Tell whether a path is a folder as it was made with a mode, empty but for folders that are new."""
+    status = os.lstat(path)
+    made = (stat.S_IFDIR | mode, os.geteuid(), os.getegid()) if mode is not None else None
+    if (status.st_mode, status.st_uid, status.st_gid) != made or os.listxattr(path):
+        return False
+    return path.endswith("/run") or not os.listdir(path)
+
+
+def _disclose(job: Job, at: str) -> None:
+    """Show the job's secrets in a folder that is in memory alone, and that ends with the job."""
+    os.mkdir(at)
+    linux.mount("forge", at, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC, "mode=755")
+    for secret in job.secrets:
+        file = f"{at}/{os.path.basename(secret.at)}"
+        with open(file, "xb", opener=partial(os.open, mode=0o400)) as stream:
+            stream.write(secret.content)
+        os.utime(file, (job.epoch, job.epoch))
+    linux.make_read_only(at)
+
+
+def _order(job: Job, name: str) -> str | None:
+    """Return where a job makes what changes the order of an input's folders, if it does."""
+    return f"{job.staging}/order-{name}" if job.shuffled else None
+
+
+def overlay(layers: tuple[str, ...], at: str, *, upper: str | None, order: str | None = None) -> None:
     """Mount a stack of layers (lowest first) of the store, which is the current folder, at `at`.
 
-    `upper` is a folder that gets `upper`, the changes, and `work`; None makes the mount read-only. The options are
-    the same for root and in a user namespace, so that the layers come out the same: `userxattr` keeps overlayfs'
-    marks where both can write them.
+    `upper` is a folder that gets `upper`, the changes, and `work`; None makes the mount read-only. `order` is the path
+    of a folder to be made, by which folders list what they hold in another order than usual. The options are the same
+    for root and in a user namespace, so that the layers come out the same: `userxattr` keeps overlayfs' marks where
+    both can write them.
     """
-    lower = dict.fromkeys(reversed(layers))  # overlayfs takes no folder twice, and the upper one hides the lower
+    stack = dict.fromkeys(reversed(layers))  # overlayfs takes no folder twice, and the upper one hides the lower
     store = os.getcwd()
-    folders = {str(number): f"{store}/{LAYERS}/{layer}" for number, layer in enumerate(lower)}
-    folders["empty"] = f"{store}/{EMPTY}"
+    lower = [*(f"{store}/{LAYERS}/{layer}" for layer in stack), f"{store}/{EMPTY}"]
+    if order is not None:
+        _stack(lower, at, upper=None)
+        lower += _shuffled(at, order)
+        linux.unmount(at)
+    _stack(lower, at, upper=upper)
+
+
+def _shuffle_source(source: str, at: str, order: str) -> None:
+    """Show a source's folder, which is shown at `at`, in another order; as it is where overlayfs cannot show it."""
+    with suppress(OSError):
+        _stack([source, *_shuffled(source, order)], at, upper=None)
+
+
+def _shuffled(tree: str, order: str) -> list[str]:
+    """Make folders below `order` that change the order of a tree's when they are stacked below it; return them.
+
+    overlayfs lists a folder that several layers have in this order: what the lowest of them has, then what others
+    have. So the lowest gets the second half of the names, as empty files that the tree's own hide. What that leaves in
+    its place are folders of the first half, and these have their lowest in the next layer above.
+    Raises OSError when something is mounted in the tree, which overlayfs would not show.
+    """
+    left = [("", 0)]
+    device = os.stat(tree).st_dev
+    while left:
+        at, depth = left.pop()
+        os.makedirs(f"{order}/{depth}{at}", exist_ok=True)
+        with os.scandir(tree + at) as found:
+            entries = list(found)
+        empty = None
+        for number, entry in enumerate(entries):
+            moved = 0 < len(entries) // 2 <= number
+            path = f"{at}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                if entry.stat(follow_symlinks=False).st_dev != device:
+                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), tree + path)
+                left.append((path, depth if moved else depth + 1))
+            elif moved and empty is None:
+                empty = f"{order}/{depth}{path}"
+                os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, 0o600))
+            elif moved and empty is not None:
+                os.link(empty, f"{order}/{depth}{path}")  # a file of its own may take half a millisecond
+    return [f"{order}/{depth}" for depth in sorted(map(int, os.listdir(order)), reverse=True)]
+
+
+def _stack(lower: Sequence[str], at: str, *, upper: str | None) -> None:
+    """Mount folders (uppermost first) at `at`, as `overlay` says."""
+    folders = {str(number): folder for number, folder in enumerate(lower)}
     options = ["userxattr", "lowerdir=" + ":".join(folders)]
     if upper is not None:
         options.append("volatile")  # or unmounting would wait for the disk
@@ -111,27 +270,6 @@ def _show(source: str, at: str) -> None:
     linux.bind(source, at, read_only=True)
 
 
-def _host_root(root: str) -> None:
-    """Make a root folder in which the host's programs run and that holds nothing else of the host."""
-    os.mkdir(root)
-    linux.mount("forge", root, "tmpfs", linux.MS_NOSUID, "mode=755")
-    for name in _HOST_FOLDERS:
-        if os.path.islink(f"/{name}"):
-            os.symlink(os.readlink(f"/{name}"), f"{root}/{name}")
-        elif os.path.isdir(f"/{name}"):
-            _show(f"/{name}", f"{root}/{name}")
-    for name in ("dev", "proc", "sys", "run", "root", "mnt", "var/tmp", "var/lib/dpkg", "tmp", "etc/apt/apt.conf.d"):
-        os.makedirs(f"{root}/{name}")
-    for name in _HOST_ETC:
-        if os.path.exists(f"/etc/{name}"):
-            _show(f"/etc/{name}", f"{root}/etc/{name}")
-    write_text(f"{root}/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n")
-    write_text(f"{root}/etc/group", "root:x:0:\nnogroup:x:65534:\n")
-    write_text(f"{root}/etc/hostname", "localhost\n")
-    write_text(f"{root}/etc/resolv.conf", host_file("/etc/resolv.conf"))
-    write_text(f"{root}/var/lib/dpkg/status", "")
-
-
 def host_file(path: str) -> str:
     """Return the text of a file of the host, empty when there is none."""
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
@@ -147,38 +285,55 @@ def write_text(path: str, text: str, mode: int = 0o644) -> None:
 
 def enter(job: Job, step: Step, root: str) -> None:
     """Make the step's root this process's root, with what programs expect to find there mounted."""
-    linux.bind(root, root)
+    if not os.path.ismount(root):
+        linux.bind(root, root)
+    shared = [cache for cache in getattr(step, "caches", ()) if not in_tmp(cache)]
+    caches = {cache_copy(job, cache): resolve(root, cache.path) for cache in shared}
+    for at in caches.values():
+        _make_mount_point(at, root if step.root is None else None)
     linux.mount("forge", f"{root}/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     os.mkdir(f"{root}{_PREFIX}")
-    linux.bind(f"{job.staging}/run", f"{root}{_PREFIX}")
-    if step.root is None or isinstance(step, Run):
+    linux.bind(seen(job), f"{root}{_PREFIX}")
+    if step.root is None or isinstance(step, Run) or mounts(step):
         linux.mount("proc", f"{root}/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
         for name in filter(os.path.exists, (f"{root}/proc/{each}" for each in _KERNEL_SETTINGS)):
             linux.bind(name, name, read_only=True)
-        linux.bind("/sys", f"{root}/sys", read_only=True)
-        _devices(f"{root}/dev")
+        if step.root is None:
+            linux.mount("forge", f"{root}/root", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=700")
+        else:
+            linux.bind("/sys", f"{root}/sys", read_only=True)
+            _devices(f"{root}/dev")
+        linux.mount("forge", f"{root}/dev/shm", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+        terminals = linux.MS_NOSUID | linux.MS_NOEXEC
+        linux.mount("devpts", f"{root}/dev/pts", "devpts", terminals, "newinstance,ptmxmode=0666")
         os.mkdir(f"{root}/run/lock", 0o1777)
         for temporary in ("/tmp", "/var/tmp"):
             if os.path.isdir(root + temporary) and not os.path.islink(root + temporary):
-                linux.bind(f"{job.staging}/run/system-tmp", root + temporary)
-    for cache in getattr(step, "caches", ()):
-        if not in_tmp(cache):
-            at = resolve(root, cache.path)
-            os.makedirs(at, exist_ok=True)
-            linux.bind(cache_copy(job, cache), at)
+                linux.bind(f"{seen(job)}/system-tmp", root + temporary)
+    for copied, at in caches.items():
+        linux.bind(copied, at)
+        linux.forbid_devices(at)
     linux.pivot_root(root)
 
 
+def _make_mount_point(path: str, read_only: str | None) -> None:
+    """Make a folder if it is not there, also below a mount that is read-only."""
+    if not os.path.isdir(path):
+        if read_only is not None:
+            linux.make_writable(read_only)
+        os.makedirs(path)
+        if read_only is not None:
+            linux.make_read_only(read_only)
+
+
 def _devices(dev: str) -> None:
-    """Mount a /dev with the devices that every program may expect, and a terminal multiplexer of its own."""
-    linux.mount("forge", dev, "tmpfs", linux.MS_NOSUID, "mode=755")
+    """Mount a /dev with the devices that every program may expect, and where a step's own are mounted."""
+    linux.mount("forge", dev, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     for name in filter(lambda name: os.path.exists(f"/dev/{name}"), _DEVICES):
         os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY, 0o666))
         linux.bind(f"/dev/{name}", f"{dev}/{name}")
     for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink(to, f"{dev}/{name}")
-    os.mkdir(f"{dev}/shm", 0o1777)
-    os.chmod(f"{dev}/shm", 0o1777)
-    os.mkdir(f"{dev}/pts")
-    linux.mount("devpts", f"{dev}/pts", "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666")
+    for name in ("shm", "pts"):
+        os.mkdir(f"{dev}/{name}")
     os.symlink("pts/ptmx", f"{dev}/ptmx")

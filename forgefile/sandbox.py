@@ -1,13 +1,16 @@
 """One target's steps, each in namespaces of its own: what they see and what they may do.
 
-`run` is called in a process made for one job. It builds, in a private mount namespace that ends with the process, a
-folder that is shown to every step as /run/forge, and a root of the host's programs, read-only. Each step then gets
-its own mount, PID, IPC and UTS namespaces, a network namespace unless it asks for the host's network, an allow-listed
-environment, and a PID 1 with whose end everything that the step started ends. Nothing is ever mounted on the host.
+`run` is called in a worker. It builds, in a mount namespace that ends with the job, a folder that is shown to every
+step as /run/forge; the root of the host's programs, read-only, is the worker's. Each step then gets its own mount, PID,
+IPC and UTS namespaces, a network namespace unless it asks for the host's network, an allow-listed environment, the
+capabilities that its kind needs, and a PID 1 with whose end everything that the step started ends. Nothing is ever
+mounted on the host. A step that mounts is root of a user namespace of its own: what forge mounted is locked there
+(mount_namespaces(7)), and what root may do elsewhere it may not.
 
 Unaware of manifests, records and the scheduler.
 """
 
+import errno
 import math
 import os
 import select
@@ -17,33 +20,36 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, NoReturn
+from contextlib import ExitStack, suppress
+from typing import Any, Literal, NoReturn
 
-from forgefile import jobserver, linux
+from forgefile import jobserver, linux, userns
 from forgefile.errors import BuildError, ForgeError
-from forgefile.host import PATH
-from forgefile.job import Job, StepFailed
+from forgefile.host import PATH, PROXIES
+from forgefile.job import NO_MEMORY, Job, StepFailed, ended
 from forgefile.lend import Lent, keep_cache, lend, lend_cache
-from forgefile.model import Call, Copy, Run, Sandbox, Step, Write
+from forgefile.model import Call, Copy, Run, Sandbox, Step, Write, uses_network
 from forgefile.programs.copy import copy
-from forgefile.roots import MOUNT_POINTS, enter, furnish, host_file, write_text
+from forgefile.roots import MOUNT_POINTS, enter, furnish, host_file, mounts, seen, settle, write_text
 from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
-_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
-# From capabilities(7): modules, raw I/O, accounting, reboot, clock, audit, MAC, syslog, wake alarms, BPF, perf.
-_DROPPED_CAPABILITIES = (16, 17, 20, 22, 25, 29, 30, 32, 33, 34, 35, 36, 37, 38, 39)
+# From capabilities(7). No CAP_DAC_READ_SEARCH (2): with it, open_by_handle_at(2) opens any file of the host.
+_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _KILL, _SETGID, _SETUID = 0, 1, 3, 4, 5, 6, 7
+_SYS_CHROOT, _SYS_ADMIN, _MKNOD, _SETFCAP = 18, 21, 27, 31
+_FILES = (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _MKNOD, _SETFCAP)
+"""What it takes to make a tree: the capabilities of forge's own steps."""
+_PROGRAMS = (*_FILES, _KILL, _SETGID, _SETUID, _SYS_CHROOT)
+"""And to run a maintainer script, which may become a user, end what it started, or enter a tree."""
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
+_FILES_LIMIT = (1 << 31) - 1
 _TOKENS = (3, 4)
 """The file descriptors by which make takes tokens and puts them back: the form that it knows since version 4.2."""
 _KILLED = 128 + signal.SIGKILL
 """The exit status of a shell whose last program got SIGKILL."""
-NO_MEMORY = "if memory ran out (dmesg tells), memory=… where targets are declared keeps some from running at once"
-"""The hint for what was killed by someone else."""
 _GRACE_S = 5
 """How long a step's processes may take to end after SIGTERM."""
 _POLL_LIMIT_S = 86_400
@@ -53,26 +59,39 @@ Print = Callable[[bytes], None]
 
 
 def run(job: Job, deadline: float, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
-    """Run a job's steps in order in this process's private mount namespace; stop at the first that fails.
+    """Run a job's steps in order in a mount namespace made for it; stop at the first that fails.
 
     At `deadline`, in seconds of the monotonic clock, the processes of the step that runs get a SIGTERM, and what is
     left of them after a while is killed. Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a
     base what changed in `upper`. `printed` receives what the steps print, `began` each step's number and title.
     Raises `BuildError` when the sandbox itself cannot be made.
     """
-    try:
-        linux.unshare(linux.CLONE_NEWNS)
-        linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-        os.chdir(job.store)
-        os.umask(0o022)
-        furnish(job)
-    except OSError as error:
-        raise BuildError(f"the sandbox cannot be made: {error}", hint="forge doctor says what is missing") from error
-    for number, step in enumerate(job.steps):
-        began(number, title(step))
-        if failed := _run_step(job, step, deadline, printed):
-            return failed
+    with ExitStack() as stack:
+        try:
+            settle(job)
+            stack.enter_context(linux.more_mounts())
+            os.chdir(job.store)
+            furnish(job)
+        except OSError as error:
+            raise _cannot_be_made(error) from error
+        for number, step in enumerate(job.steps):
+            began(number, title(step))
+            if failed := _run_step(job, step, deadline, printed):
+                return failed
     return None
+
+
+def apart() -> Literal[True]:
+    """Take this process out of the host's mount namespace; to be done once, before `run`. Raises `BuildError`."""
+    try:
+        linux.leave_mounts()
+    except OSError as error:
+        raise _cannot_be_made(error) from error
+    return True
+
+
+def _cannot_be_made(problem: OSError) -> BuildError:
+    return BuildError(f"the sandbox cannot be made: {problem}", hint="forge doctor says what is missing")
 
 
 def title(step: Step) -> str:
@@ -91,8 +110,7 @@ def title(step: Step) -> str:
 
 def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
-    host_root = f"{job.staging}/root"
-    root = host_root if step.root is None else f"{job.staging}/run{step.root.removeprefix(_PREFIX)}"
+    root = f"{job.staging}/root" if step.root is None else f"{seen(job)}{step.root.removeprefix(_PREFIX)}"
     caches = getattr(step, "caches", ())
     for cache in caches:
         lend_cache(job, cache)
@@ -129,33 +147,28 @@ def _failure(step: Step, status: int, message: str) -> StepFailed:
     return StepFailed(title(step), words, hint or None)
 
 
-def ended(status: int) -> str:
-    """Return how a program ended in words; `status` is its exit status, or minus the signal's number."""
-    if status < 0:
-        with suppress(ValueError):
-            return f"killed by {signal.Signals(-status).name}"
-        return f"killed by signal {-status}"
-    return f"exit status {status}"
-
-
 def _isolated(inside: Callable[[], NoReturn], job: Job, step: Step, deadline: float, printed: Print) -> tuple[int, str]:
     """Fork a PID 1 with namespaces of its own that calls `inside`; return its status and what it says of an error."""
-    output_read, output_write = os.pipe()
-    error_read, error_write = os.pipe()
-    alone = not getattr(step, "network", False)
-    try:
-        first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if alone else 0))
-    except OSError as error:
-        raise BuildError(f"the sandbox cannot be made: {error}", hint="forge doctor says what is missing") from error
-    if not first:
-        _guarded(lambda: _first(inside, output_write, alone=alone), error_write)
-    os.close(output_write)
-    os.close(error_write)
-    late = _follow(output_read, deadline, printed, first)
-    os.close(output_read)
-    with open(error_read, "rb") as stream:
-        message = stream.read().decode("utf-8", "replace")
-    status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    (output_read, output_write), (error_read, error_write) = os.pipe(), os.pipe()
+    with open(output_read, "rb", 0), open(error_read, "rb") as error:
+        try:
+            alone = not uses_network(step)
+            first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if alone else 0))
+            if not first:
+                _first(inside, output_write, error_write, alone=alone)
+        except OSError as problem:
+            raise _cannot_be_made(problem) from problem
+        finally:
+            os.close(output_write)
+            os.close(error_write)
+        try:
+            late = _follow(output_read, deadline, printed, first)
+            message = error.read().decode("utf-8", "replace")
+        except BaseException:
+            os.kill(first, signal.SIGKILL)
+            raise
+        finally:
+            status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
     if late:
         limit = duration_text(job.timeout_s or 0)
         message = f"took longer than {limit}\0timeout=… where it is declared sets the limit"
@@ -178,35 +191,32 @@ def _follow(output: int, deadline: float, printed: Print, process: int) -> bool:
             printed(chunk)
 
 
-def _first(inside: Callable[[], NoReturn], output: int, *, alone: bool) -> NoReturn:
-    """Be PID 1: print to `output`, end with the parent, and call `inside`."""
-    linux.die_with_parent()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    if alone:
-        linux.loopback_up()
-    inside()
+def _first(inside: Callable[[], NoReturn], output: int, error: int, *, alone: bool) -> NoReturn:
+    """Be PID 1: end with the parent, and call `inside`, which exits.
 
-
-def _guarded(inside: Callable[[], NoReturn], error_write: int) -> NoReturn:
-    """Call `inside`, which exits; tell of an exception through `error_write`, of a bug with its traceback."""
+    What is printed goes to `output`; what is told of an exception, to `error`. No other file stays open: a step can
+    look into /proc/1/fd.
+    """
     try:
+        linux.die_with_parent()
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.closerange(3, error)
+        os.closerange(error + 1, _FILES_LIMIT)
+        if alone:
+            linux.loopback_up()
         inside()
-    except ForgeError as error:
-        os.write(error_write, f"{error.message}\0{error.hint or ''}".encode("utf-8", "replace"))
-    except OSError as error:
+    except ForgeError as problem:
+        message = f"{problem.message}\0{problem.hint or ''}"
+    except BaseException as problem:  # noqa: BLE001  the process ends here, and the parent is told
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
-        os.write(error_write, str(error).encode("utf-8", "replace"))
-    except BaseException as error:  # noqa: BLE001  the process ends here, and the parent is told
-        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
-        os.write(error_write, f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
-    finally:
-        os._exit(1)
+        message = str(problem) if isinstance(problem, OSError) else f"{type(problem).__name__}: {problem}"
+    os.write(error, message.encode("utf-8", "replace"))
+    os._exit(1)
 
 
 def _inside(job: Job, step: Step, root: str) -> NoReturn:
     """Enter the step's root as PID 1 of its namespaces and do what it says."""
-    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     socket.sethostname("forge")
     environment = _environment(job, step)
     enter(job, step, root)
@@ -214,8 +224,11 @@ def _inside(job: Job, step: Step, root: str) -> NoReturn:
     os.environ.update(environment)
     time.tzset()
     os.setsid()
-    linux.drop_capabilities(_DROPPED_CAPABILITIES)
-    linux.ignore_sync()
+    if mounts(step):
+        userns.confine()
+    linux.hide_memory()
+    linux.filter_calls()
+    linux.keep_capabilities(_capabilities(step))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     match step:
         case Run():
@@ -233,8 +246,15 @@ def _inside(job: Job, step: Step, root: str) -> NoReturn:
     os._exit(0)
 
 
+def _capabilities(step: Step) -> tuple[int, ...]:
+    """Return the capabilities that a step has, in its user namespace if it mounts."""
+    if mounts(step):
+        return (*_PROGRAMS, _SYS_ADMIN)
+    return _PROGRAMS if isinstance(step, Run) else _FILES
+
+
 def _environment(job: Job, step: Step) -> dict[str, str]:
-    network = getattr(step, "network", False)
+    network = uses_network(step)
     return {
         "PATH": f"{_PREFIX}/bin:{PATH}" if step.root is None else PATH,
         "HOME": "/root",
@@ -242,7 +262,7 @@ def _environment(job: Job, step: Step) -> dict[str, str]:
         "TZ": "UTC",
         "TERM": "dumb",
         "SOURCE_DATE_EPOCH": str(job.epoch),
-        **({name: value for name, value in os.environ.items() if name.lower() in _PROXIES} if network else {}),
+        **({name: value for name, value in os.environ.items() if name.lower() in PROXIES} if network else {}),
         **({"MAKEFLAGS": f" -j --jobserver-auth={_TOKENS[0]},{_TOKENS[1]}"} if _takes_tokens(step) else {}),
         **(step.env if isinstance(step, Run) else {}),
     }
@@ -288,14 +308,19 @@ def _spawn(step: Run) -> int:
         if step.stdout is not None:
             output = os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             actions.append((os.POSIX_SPAWN_DUP2, output, 1))
-        actions += [(os.POSIX_SPAWN_CLOSE, inherited) for inherited in range(3, 64)]
         if step.cwd is not None:
             os.chdir(step.cwd)
         if step.jobserver:
             tokens = f"{_PREFIX}/{jobserver.NAME}"
             actions += [(os.POSIX_SPAWN_OPEN, number, tokens, os.O_RDWR, 0) for number in _TOKENS]
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
-        return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions, setsigdef=defaults)
+        try:
+            return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions, setsigdef=defaults)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        # A text without #! is a script for sh, as in a shell.
+        return os.posix_spawnp("sh", ("sh", *step.argv), os.environ, file_actions=actions, setsigdef=defaults)
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)

@@ -10,11 +10,11 @@ import sys
 import time
 from typing import NamedTuple, NoReturn
 
-from forgefile.cache.layout import SNAPSHOTS
+from forgefile.cache.layout import SNAPSHOTS, store_in
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation, key_of, load
 
-STORE = ".forge"
-"""The folder of the store, beside the Forgefile."""
+_FLAGS = {"--quiet": "q", "--keep-going": "k", "--dry-run": "n"}
+_SHORT = {"--directory": "-C", "--file": "-f", "--define": "-D", "--jobs": "-j"}
 
 
 class Start(NamedTuple):
@@ -23,7 +23,7 @@ class Start(NamedTuple):
     began_ns: int
     """When it began, since 1970."""
     key: Key | None = None
-    """What its snapshot goes by; None: it is of a kind that neither has one nor keeps one."""
+    """What its snapshot goes by; None: it is of a kind that is not done with one, nor keeps one."""
     snapshot: Snapshot | None = None
     """Its snapshot, if there is one and it is not void."""
     quiet: bool = False
@@ -34,7 +34,7 @@ def run() -> NoReturn:
     gc.set_threshold(100_000)  # start-up makes many values and no garbage
     try:
         start = find(sys.argv[1:], time.time_ns())
-        if start.snapshot is not None and not start.snapshot.changed:
+        if start.key is not None and start.snapshot is not None and not start.snapshot.changed:
             if not start.quiet and sys.stdout is not None:
                 os.write(1, f"{start.snapshot.facts.line}\n".encode(sys.stdout.encoding, "backslashreplace"))
             os._exit(0)
@@ -48,25 +48,41 @@ def run() -> NoReturn:
 
 def find(arguments: list[str], began_ns: int) -> Start:
     """Return what is known of a command line, its snapshot compared with what is there now."""
-    valued: dict[str, list[str]] = {"-C": [""], "-f": ["Forgefile.py"], "-D": [], "-j": [], "--store": []}
-    targets: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word in valued:
-            valued[word].append(next(words, ""))
-        elif not word.startswith("-"):
-            targets.append(word)
-        elif word not in ("-k", "-q"):
-            return Start(began_ns)
+    said = _parsed(arguments)
+    if said is None:
+        return Start(began_ns)
+    valued, flags, targets = said
     if targets[:1] == ["build"]:
         del targets[0]
-    folder = os.path.realpath(valued["-C"][-1]) if valued["-C"][-1] else os.getcwd()
-    path = os.path.normpath(os.path.join(folder, valued["-f"][-1]))
-    named = (valued["--store"] or [os.environ.get("FORGE_STORE", "")])[-1]
-    store = os.path.join(folder, named) if named else os.path.join(os.path.dirname(path), STORE)
+    folder = os.path.realpath(valued["-C"][-1]) if valued["-C"] else os.getcwd()
+    path = os.path.normpath(os.path.join(folder, valued["-f"][-1] if valued["-f"] else "Forgefile.py"))
+    store = store_in(folder, path, valued["--store"][-1] if valued["--store"] else None)
     key = key_of(path, valued["-D"], targets)
     snapshot = load(os.path.join(store, SNAPSHOTS), key)
     now = generation(store) if snapshot else None
     if snapshot is None or now is None or not snapshot.look(now, boot()):
         snapshot = None
-    return Start(began_ns, key, snapshot, "-q" in arguments)
+    return Start(began_ns, None if "n" in flags else key, snapshot, "q" in flags)
+
+
+def _parsed(arguments: list[str]) -> tuple[dict[str, list[str]], str, list[str]] | None:
+    """Return a command line's values by option, its flags and its other words; None when `cli` has to look at it."""
+    valued: dict[str, list[str]] = {name: [] for name in ("-C", "-f", "-D", "-j", "--store")}
+    flags, others = "", []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            others.append(word)
+        elif word[1:] and set(word[1:]) <= set(_FLAGS.values()):
+            flags += word[1:]
+        elif word in _FLAGS:
+            flags += _FLAGS[word]
+        elif _SHORT.get(name, name) in valued and (equals or (value := next(words, ""))):
+            valued[_SHORT.get(name, name)].append(value)
+        elif word[:2] in valued and "=" not in word[2:3]:
+            valued[word[:2]].append(word[2:])
+        else:
+            return None
+    odd = any(not value or value[0] == "-" for values in valued.values() for value in values)
+    return None if odd or not all(n.isdecimal() and int(n) for n in valued["-j"]) else (valued, flags, others)

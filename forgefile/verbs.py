@@ -16,7 +16,7 @@ from forgefile.cache.store import Store, folder_of, project_of, remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.graph import OptionValue, inputs
 from forgefile.loader import load
-from forgefile.model import Source, Target
+from forgefile.model import Secret, Source, Target
 from forgefile.plan import Decision
 from forgefile.reads import Reads
 from forgefile.report import words
@@ -31,8 +31,17 @@ _ABOUT = {
     "export": "Write a tree to a folder that is not there yet, or to DEST.tar; or a file target to a file.",
     "clean": "Remove this project's results of targets (default: all), placed files too, so that they are built again.",
     "gc": "Remove results that are not the latest of any target of any project that has this store.",
+    "verify": "Build targets, and again from nothing under other conditions; name the first that comes out otherwise.",
     "doctor": "Say what this machine lacks for the Forgefile (or, without one, for all rules) and how to mend it.",
 }
+
+_VERIFY_EPILOG = """\
+The second build is later, and has another time zone, locale, umask, user (for root), number of cores, folder and
+directory order. What was downloaded is not downloaded again.
+
+example:
+  forge verify disk.img   is disk.img, and all that it is made of, the same when it is built again?
+"""
 
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
@@ -57,6 +66,9 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
             add("--max-size", type=_size, metavar="SIZE", help="stop when the store is no larger, as 20G or 500MiB; "
                 "the least recently used goes first, and downloaded packages go last")  # fmt: skip
             add("-n", "--dry-run", action="store_true", help="say what would be removed; remove nothing")
+        case "verify":
+            add("words", nargs="*", metavar="TARGET", help="names or globs (default: the Forgefile's default ones)")
+            parser.epilog = _VERIFY_EPILOG
 
 
 def run(verb: str, options: argparse.Namespace) -> int:
@@ -67,6 +79,10 @@ def run(verb: str, options: argparse.Namespace) -> int:
         from forgefile import doctor  # noqa: PLC0415
 
         return doctor.run(options)
+    if verb == "verify":
+        from forgefile import verify  # noqa: PLC0415
+
+        return verify.run(options)
     if verb == "gc":
         return _gc(options)
     root = engine.store_of(options.file, options.store)
@@ -147,6 +163,7 @@ def _target_json(project: engine.Project, target: Target) -> dict[str, Any]:
         "output": target.output,
         "targets": [needed.name for needed in inputs(target)],
         "sources": [artifact.path for artifact in target.inputs if isinstance(artifact, Source)],
+        "secrets": [artifact.name for artifact in target.inputs if isinstance(artifact, Secret)],
         "about": _about(target),
         "location": str(target.location) if target.location else None,
         "default": target in (project.graph.defaults or project.graph.targets.values()),
@@ -185,7 +202,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _why(project: engine.Project, options: argparse.Namespace) -> int:
     wanted = project.graph.select(options.words)
-    decisions = project.planner.plan(wanted)
+    decisions = engine.foresee(project, wanted)
     for target in wanted:
         _tell_why(project, target, decisions, indent="")
     return 0
@@ -249,9 +266,26 @@ def _export(project: engine.Project, options: argparse.Namespace) -> int:
         raise UsageError(f"{options.destination} exists already", hint="forge export never writes over anything")
     if not os.path.isdir(os.path.dirname(destination)):
         raise UsageError(f"there is no folder {os.path.dirname(options.destination)}", hint="make it first")
+    _refuse_changed(project, target)
     export.export(project.store.root, project.planner.results[target], destination)
     _print(f"{target.name} is at {options.destination}")
     return 0
+
+
+def _refuse_changed(project: engine.Project, target: Target) -> None:
+    """Raise `UsageError` when somebody changed an output in the store; it leaves it, so that it can be built again."""
+    result = project.planner.results[target]
+    project.store.compares_layers = True
+    problem = project.store.problem(result)
+    if problem is None:
+        return
+    store = Store.open(project.store.root, project=project.store.records.project)
+    if not store.records.read_only:
+        with store.lock(_waits):
+            store.compares_layers = True
+            store.problem(result)
+    store.records.close()
+    raise UsageError(f"the output of target '{target.name}' {problem}", hint=f"forge {target.name}")
 
 
 # clean ---------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,13 @@
 """What tests of several folders share: small rules, and Forgefiles in a scratch folder."""
 
+import importlib.util
 import os
+import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,9 +19,35 @@ from forgefile.loader import load
 from forgefile.model import Artifact, Rule, Target, Tree
 from forgefile.reads import Reads
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as a terminal has it, also when nohup(1) started the tests
+# As a terminal has them, also when nohup(1) or a script's `&` started the tests.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("forge", deadline=None, print_blob=True)
 settings.load_profile("forge")
+
+
+@contextmanager
+def ordinary_user(name: str) -> Iterator[Path]:
+    """Make a user who has subordinate ids and nothing else; yield the home, with forge and what it needs in `lib`."""
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
+    home = Path(f"~{name}").expanduser()
+    try:
+        for module in ("forgefile", "xxhash", "networkx"):
+            spec = importlib.util.find_spec(module)
+            assert spec is not None
+            assert spec.origin is not None
+            shutil.copytree(Path(spec.origin).parent, home / "lib" / module)
+        subprocess.run(["chown", "-R", f"{name}:", home], check=True)
+        yield home
+    finally:
+        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True)
+
+
+def python_of(user: str) -> str:
+    """Return a Python that a user may run."""
+    own = subprocess.run(["su", user, "-c", f"test -x {sys.executable}"], check=False).returncode == 0
+    return sys.executable if own else f"/usr/bin/python3.{sys.version_info.minor}"
 
 
 class Needs(Rule):

@@ -191,6 +191,12 @@ def measure(root: str) -> tuple[dict[str, Extent], int]:
     return extents, rest.own + sum(rest.linked.values())
 
 
+def total_bytes(folder: str) -> int:
+    """Return what a folder takes on the disk with all that it holds; nothing if it is not there."""
+    extents, rest = measure(folder)
+    return rest + sum(extent.own + sum(extent.linked.values()) for extent in extents.values())
+
+
 def _measured(root: str) -> dict[str, tuple[int, dict[int, int], float]]:
     """Return `measure`'s extents as plain data, the rest under no name. What vanishes meanwhile counts nothing."""
     own: Counter[str] = Counter()

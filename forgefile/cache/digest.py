@@ -16,10 +16,14 @@ import xxhash
 from forgefile.errors import StoreError
 
 _CHUNK = 1 << 20
+_BLOCK = 512
+"""The unit of st_blocks, stat(2)."""
 _ZEROS = bytes(_CHUNK)
 _RACY_NS = 50_000_000
 """A file that changed this shortly before it was read may change again within the clock's tick: read it anew."""
-_ALL_BITS = (1 << 128) - 1
+ALL_BITS = (1 << 128) - 1
+"""What a source's digest has of the sum of its paths' hashes."""
+_SUMMARY_BITS = (1 << 63) - 1
 _MARKS = ("user.overlay.", "trusted.overlay.")
 _KEPT_MARKS = ("opaque", "whiteout", "whiteouts")
 
@@ -118,7 +122,7 @@ def _digest(found: Seen, seen: Seen, digest: str) -> str:
             total -= entry_hash(name, before[1]) if before else 0
     for name in seen.keys() - found.keys():
         total -= entry_hash(name, seen[name][1])
-    return f"{total & _ALL_BITS:032x}"
+    return f"{total & ALL_BITS:032x}"
 
 
 def entry_hash(name: str, entry: Entry) -> int:
@@ -145,8 +149,12 @@ def look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tup
         entry = ("l", 0, os.readlink(path))
     else:
         entry = ("p" if stat.S_ISFIFO(status.st_mode) else "s", mode, str(status.st_rdev))
-    fresh = now - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS
-    return (None if fresh else key), entry
+    return (None if is_fresh(status, now) else key), entry
+
+
+def is_fresh(status: os.stat_result, now: int) -> bool:
+    """Tell whether a path changed so shortly before `now`, in nanoseconds, that its next change may not show."""
+    return now - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS
 
 
 # Outputs -------------------------------------------------------------------------------------------------------------
@@ -158,6 +166,8 @@ class Sealed(NamedTuple):
     digest: str
     size: int
     """Bytes of content; a hard-linked file counts once."""
+    disk_bytes: int
+    """What it takes on the disk, but for files with several names: others may have them anyway."""
 
 
 def seal_file(path: str, epoch: int) -> Sealed:
@@ -174,7 +184,8 @@ def seal_file(path: str, epoch: int) -> Sealed:
     executable = bool(status.st_mode & 0o111)
     os.chmod(path, 0o755 if executable else 0o644)
     os.utime(path, (epoch, epoch))
-    return Sealed(file_digest(path) + ("x" if executable else ""), status.st_size)
+    disk_bytes = status.st_blocks * _BLOCK if status.st_nlink == 1 else 0
+    return Sealed(file_digest(path) + ("x" if executable else ""), status.st_size, disk_bytes)
 
 
 def seal_layer(path: str, epoch: int) -> Sealed:
@@ -187,13 +198,37 @@ def seal_layer(path: str, epoch: int) -> Sealed:
     left = [(os.fsencode(path), b".", os.lstat(path))]
     while left:
         left += reversed(walk.entry(*left.pop()))
-    return Sealed(walk.digest.hexdigest(), walk.size)
+    return Sealed(walk.digest.hexdigest(), walk.size, walk.disk_bytes)
+
+
+def layer_summary(path: str) -> int:
+    """Return the statuses of all paths of a layer in 63 bits: while they are the same, so is the layer. Raises OSError.
+
+    A path counts with its owners, mode, size, times and inode, and its name by the times of its folder. The change time
+    of a file that has names elsewhere does not count: what a shared cache has, too, gets and loses names there.
+    """
+    names: dict[int, int] = {}
+    top = os.lstat(path)
+    total, left = hash((*stat_key(top), top.st_uid, top.st_gid)), [path]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                s = entry.stat(follow_symlinks=False)
+                changed_ns = s.st_ctime_ns
+                if stat.S_ISDIR(s.st_mode):
+                    left.append(entry.path)
+                elif s.st_nlink > 1:
+                    names[s.st_ino] = names.get(s.st_ino, 0) + 1
+                    if names[s.st_ino] < s.st_nlink:
+                        changed_ns = 0
+                total += hash((s.st_mode, s.st_size, s.st_mtime_ns, changed_ns, s.st_ino, s.st_uid, s.st_gid))
+    return total & _SUMMARY_BITS
 
 
 class _LayerWalk:
     def __init__(self, epoch_ns: int) -> None:
         self.digest = xxhash.xxh3_128()
-        self.size = 0
+        self.size = self.disk_bytes = 0
         self._epoch_ns = epoch_ns
         self._links: dict[int, bytes] = {}
 
@@ -219,6 +254,8 @@ class _LayerWalk:
             first = self._links.setdefault(status.st_ino, name)
             if first is not name:
                 return first
+        else:
+            self.disk_bytes += os.lstat(path).st_blocks * _BLOCK  # again: attributes that went may have had a block
         if kind == stat.S_IFREG:
             self.size += status.st_size
             return file_digest(os.fsdecode(path))

@@ -11,9 +11,12 @@
 | snapshots/… | what a run knew that left nothing to do |
 | empty | the layer below the lowest |
 | records.sqlite | records and the stat cache |
+| key | what digests of secrets are made with, so that nobody else can tell a guess from a secret |
 | lock | held by the forge that changes the store; its text is new each time |
 | CACHEDIR.TAG | tells backup programs to leave it out (https://bford.info/cachedir) |
 """
+
+import os
 
 OBJECTS = "objects"
 LAYERS = "layers"
@@ -24,10 +27,20 @@ LOGS = "logs"
 SNAPSHOTS = "snapshots"
 EMPTY = "empty"
 RECORDS = "records.sqlite"
+KEY = "key"
 LOCK = "lock"
 CACHEDIR_TAG = "CACHEDIR.TAG"
 NAMES = {
     OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY, RECORDS, f"{RECORDS}-wal", f"{RECORDS}-shm", f"{RECORDS}-journal",
-    LOCK, CACHEDIR_TAG, FAILED, SNAPSHOTS,
+    LOCK, CACHEDIR_TAG, FAILED, SNAPSHOTS, KEY,
 }  # fmt: skip
 """All that forge puts into the folder of a store."""
+
+
+def store_in(folder: str, file: str, named: str | None) -> str:
+    """Return the absolute path of the store of the Forgefile at an absolute path.
+
+    That is the one that `named` or else FORGE_STORE names, seen from `folder`, or else .forge beside the Forgefile.
+    """
+    beside = os.path.join(os.path.dirname(file), ".forge")
+    return os.path.normpath(os.path.join(folder, named or os.environ.get("FORGE_STORE") or beside))

@@ -20,10 +20,11 @@ from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
 from forgefile.model import Output
 
-_FORMAT = 6
+_FORMAT = 8
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (fingerprint TEXT, project TEXT, target TEXT, manifest TEXT, kind TEXT, digest TEXT,
-  layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, number INTEGER, used REAL,
+  layers TEXT, size INTEGER, seconds REAL, reasons BLOB, options BLOB, disk_bytes INTEGER, downloads BLOB,
+  number INTEGER, used REAL,
   PRIMARY KEY (fingerprint, project, target)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS record_target ON record (project, target, number);
 CREATE INDEX IF NOT EXISTS record_number ON record (number);
@@ -34,12 +35,14 @@ CREATE TABLE IF NOT EXISTS log (project TEXT, target TEXT, fingerprint TEXT,
 CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, digest TEXT, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listing (digest TEXT PRIMARY KEY, data BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS object (digest TEXT PRIMARY KEY, key BLOB) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS layer (digest TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layer (digest TEXT PRIMARY KEY, summary INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boot (id TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB) WITHOUT ROWID;
 """
 _CLEANED = ""
 """What stands for a fingerprint in `current` when a target is to be built again, whatever results are known."""
+CHANGED = -1
+"""Stands for the summary of a layer that leaves the store because somebody changed it."""
 _DAY_S = 86_400
 
 
@@ -68,6 +71,10 @@ class Record(NamedTuple):
     """Why it was built."""
     options: tuple[tuple[str, str], ...] = ()
     """The Forgefile's options then, to tell a change by its name; they decide nothing."""
+    disk_bytes: int = 0
+    """What the result took on the disk when it was built, of a tree its top layer."""
+    downloads: dict[str, int] | None = None
+    """What was downloaded, then or before: path below the shared caches → bytes. None: that is not known."""
 
     @property
     def manifest(self) -> Manifest:
@@ -182,10 +189,10 @@ class Records:
     def _record(row: Any) -> Record | None:
         if row is None:
             return None
-        fingerprint, target, text, kind, digest, layers, size, seconds, reasons, options = row
+        fingerprint, target, text, kind, digest, layers, size, seconds, *packed, disk_bytes, downloads = row
         result = Result(kind, digest, tuple(layers.split()), size)
-        why, options = marshal.loads(reasons), marshal.loads(options)  # noqa: S302  written by us alone
-        return Record(fingerprint, target, _read(text), result, seconds, why, options)
+        why, options, loaded = map(marshal.loads, (*packed, downloads))
+        return Record(fingerprint, target, _read(text), result, seconds, why, options, disk_bytes, loaded)
 
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
@@ -199,10 +206,10 @@ class Records:
         result = record.result
         self._write(
             "INSERT OR REPLACE INTO record VALUES "
-            "(?,?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record),?)",
+            "(?,?,?,?,?,?,?,?,?,?,?,?,?,(SELECT 1 + COALESCE(MAX(number), 0) FROM record),?)",
             (record.fingerprint, self.project, record.target, record.text, result.kind, result.digest,
              " ".join(result.layers), result.size, record.seconds, marshal.dumps(record.reasons),
-             marshal.dumps(record.options), time.time()),
+             marshal.dumps(record.options), record.disk_bytes, marshal.dumps(record.downloads), time.time()),
         )  # fmt: skip
         self._write(_MAKE_CURRENT, (self.project, record.target, record.fingerprint))
 
@@ -303,10 +310,10 @@ class Records:
         """Keep what a scan saw of a source."""
         self._write("INSERT OR REPLACE INTO seen VALUES (?,?,?)", (path, digest, marshal.dumps(seen)))
 
-    def keep_listing(self, digest: str, seen: Seen) -> None:
+    def keep_listing(self, digest: str, listing: Listing) -> None:
         """Keep what the source with a digest holds, to tell later what changed in it."""
-        listing = {path: entry for path, (_, entry) in seen.items()}
-        self._write("INSERT OR IGNORE INTO listing VALUES (?,?)", (digest, marshal.dumps(listing)))
+        if self._row("SELECT 1 FROM listing WHERE digest=?", digest) is None:
+            self._write("INSERT OR IGNORE INTO listing VALUES (?,?)", (digest, marshal.dumps(dict(listing))))
 
     def listing(self, digest: str) -> Listing | None:
         """Return what the source with a digest held."""
@@ -325,13 +332,14 @@ class Records:
         else:
             self._write("INSERT OR REPLACE INTO object VALUES (?,?)", (digest, marshal.dumps(key)))
 
-    def layer_is_whole(self, digest: str) -> bool:
-        """Tell whether a layer is known to be as its digest says."""
-        return self._row("SELECT 1 FROM layer WHERE digest=?", digest) is not None
+    def layer_summary(self, digest: str) -> int | None:
+        """Return the summary that a layer had when it was known to be as its digest says, or `CHANGED`."""
+        row = self._row("SELECT summary FROM layer WHERE digest=?", digest)
+        return None if row is None else int(row[0])
 
-    def keep_layer(self, digest: str) -> None:
-        """Note that a layer is as its digest says."""
-        self._write("INSERT OR IGNORE INTO layer VALUES (?)", (digest,))
+    def keep_layer(self, digest: str, summary: int) -> None:
+        """Note that a layer with a summary is as its digest says, or, by `CHANGED`, that it is not any more."""
+        self._write("INSERT OR REPLACE INTO layer VALUES (?,?)", (digest, summary))
 
     def enter_boot(self, boot: str) -> None:
         """Note in which boot of the machine the store is written; in another one no output is known to be whole."""
@@ -357,7 +365,7 @@ class Records:
 
 _ANEW = "forge clean --all starts a new store"
 _FULL = "is the disk full? 'forge gc' makes room"
-_COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options"
+_COLUMNS = "fingerprint, target, manifest, kind, digest, layers, size, seconds, reasons, options, disk_bytes, downloads"
 _FIND = (
     f"SELECT {_COLUMNS} FROM record WHERE fingerprint=?1"  # noqa: S608  only constants are put in
     f" AND NOT EXISTS (SELECT 1 FROM current WHERE project=?2 AND target=?3 AND fingerprint='{_CLEANED}')"
@@ -370,7 +378,8 @@ _CURRENT = (
 _MAKE_CURRENT = "INSERT OR REPLACE INTO current VALUES (?,?,?)"
 _ADOPT = (
     "INSERT OR REPLACE INTO record"
-    " SELECT fingerprint, ?2, ?3, manifest, kind, digest, layers, size, seconds, reasons, options, number, ?4"
+    " SELECT fingerprint, ?2, ?3, manifest, kind, digest, layers, size, seconds, reasons, options, disk_bytes,"
+    " downloads, number, ?4"
     " FROM record WHERE fingerprint=?1 ORDER BY project=?2 AND target=?3 DESC, number DESC LIMIT 1"
 )
 _UNUSED = (

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from forgefile.cache.layout import LOCK
 
-_FORMAT = 1
+_FORMAT = 3
 _KEPT = 16
 """How many command lines a store remembers."""
 _SHARE = 20_000
@@ -67,6 +67,8 @@ class Facts(NamedTuple):
     line: str
     """What is said when nothing changed."""
     variables: tuple[tuple[str, str | None], ...]
+    secrets: tuple[tuple[str, str | None], ...]
+    """(variable that is a secret, the digest of its value: see `keyed`)"""
     resolved: tuple[tuple[str, str], ...]
     """(path, where its links led)"""
     tools: tuple[tuple[str, str], ...]
@@ -83,6 +85,15 @@ class Facts(NamedTuple):
     """For each artifact the index of its first path, then the number of paths."""
 
 
+class Delta(NamedTuple):
+    """What differs in an artifact."""
+
+    hashes: int
+    """By how much the sum of its paths' hashes has grown."""
+    entries: dict[str, tuple[str, int, str]]
+    """Path below it → entry of its listing (`digest.Entry`)."""
+
+
 class Snapshot:
     """A snapshot that was found, and what became of it."""
 
@@ -92,6 +103,8 @@ class Snapshot:
         self._key = key
         self.changed: frozenset[int] = frozenset()
         """The artifacts that are not as they were."""
+        self.deltas: dict[int, Delta] = {}
+        """Of those in which nothing was added or removed, what differs; `facts` has it as it is now."""
 
     def look(self, generation: str, boot: str) -> bool:
         """Compare with what is there now and note in `changed` which artifacts differ. False: the snapshot is void."""
@@ -100,7 +113,8 @@ class Snapshot:
             return False
         statuses = array("q", facts.statuses)
         differ = _differing(facts.paths, statuses)
-        if min(differ, default=facts.fixed) < facts.fixed or not _is_where_it_was(facts):
+        store = os.path.dirname(os.path.dirname(self.path))
+        if min(differ, default=facts.fixed) < facts.fixed or not _is_where_it_was(facts, store):
             return False
         return not differ or self._look_closer(differ, statuses)
 
@@ -111,31 +125,59 @@ class Snapshot:
 
         from forgefile.cache.digest import entry_hash, look  # noqa: PLC0415
 
-        facts, now, changed = self.facts, time_ns(), set()
+        facts, now, hashes = self.facts, time_ns(), bytearray(self.facts.hashes)
+        other: set[int] = set()
         for index in differ:
             artifact = bisect_right(facts.spans, index) - 1
-            if artifact in changed:
+            if artifact in other:
                 continue
             path, root = facts.paths[index], facts.paths[facts.spans[artifact]]
             try:
                 key, entry = look(path, None, now)
-                whole = entry[0] != "d" or self._knows_all_in(path, artifact)
+                if entry[0] == "d" and not self._knows_all_in(path, artifact):
+                    other.add(artifact)
+                    continue
             except OSError:
                 if path == root:
                     return False
-                changed.add(artifact)
+                other.add(artifact)
                 continue
-            at = (index - facts.fixed) * 16
-            digest = entry_hash(path[len(root) + 1 :], entry).to_bytes(16)
-            if whole and digest == facts.hashes[at : at + 16]:
-                statuses[index] = UNSURE if key is None else hash(key)
-            else:
-                changed.add(artifact)
-        self.changed = frozenset(changed)
-        self.facts = facts._replace(statuses=statuses.tobytes())
-        if not changed:
+            name, at = path[len(root) + 1 :], slice((index - facts.fixed) * 16, (index - facts.fixed + 1) * 16)
+            statuses[index] = UNSURE if key is None else hash(key)
+            digest = entry_hash(name, entry)
+            if digest != (before := int.from_bytes(hashes[at])):
+                delta = self.deltas.get(artifact, Delta(0, {}))
+                delta.entries[name] = entry
+                self.deltas[artifact] = delta._replace(hashes=delta.hashes + digest - before)
+                hashes[at] = digest.to_bytes(16)
+        self.changed = frozenset(other.union(self.deltas))
+        for artifact in other:
+            self.deltas.pop(artifact, None)
+        self.facts = facts._replace(statuses=statuses.tobytes(), hashes=bytes(hashes))
+        if not self.changed:
             with suppress(OSError):
                 _write(f"{self.path}.facts", tuple(self.facts), self._key)
+        return True
+
+    def is_still(self, artifact: int) -> bool:
+        """Tell whether an artifact is as `facts` say by now."""
+        from time import time_ns  # noqa: PLC0415  only a build needs these
+
+        from forgefile.cache.digest import entry_hash, look  # noqa: PLC0415
+
+        facts = self.facts
+        first, end = facts.spans[artifact : artifact + 2]
+        paths, statuses = facts.paths[first:end], array("q", facts.statuses)[first:end]
+        for number in _differing(paths, statuses):
+            path, at = paths[number], (first + number - facts.fixed) * 16
+            try:
+                entry = look(path, None, time_ns())[1]
+                if entry[0] == "d" and not self._knows_all_in(path, artifact):
+                    return False
+            except OSError:
+                return False
+            if entry_hash(path[len(paths[0]) + 1 :], entry).to_bytes(16) != facts.hashes[at : at + 16]:
+                return False
         return True
 
     def _knows_all_in(self, folder: str, artifact: int) -> bool:
@@ -145,12 +187,22 @@ class Snapshot:
         return all(f"{folder}/{name}" in known for name in os.listdir(folder))
 
 
-def _is_where_it_was(facts: Facts) -> bool:
+def _have_digests(store: str, secrets: Iterable[tuple[str, str | None]]) -> bool:
+    """Tell whether variables that are secrets are as they were."""
+    from forgefile.cache.keyed import digest, key_of  # noqa: PLC0415  few have any
+
+    key = key_of(store)
+    values = ((os.environb.get(os.fsencode(name)), known) for name, known in secrets)
+    return key is not None and all((None if v is None else digest(key, v)) == known for v, known in values)
+
+
+def _is_where_it_was(facts: Facts, store: str) -> bool:
     """Tell whether variables, links, listings of folders and places of tools are as they were."""
     from forgefile.host import find  # noqa: PLC0415  where snapshots are kept, nothing of the host is needed
 
     return (
         all(os.environ.get(name) == value for name, value in facts.variables)
+        and (not facts.secrets or _have_digests(store, facts.secrets))
         and all(os.path.realpath(path) == real for path, real in facts.resolved)
         and all(names_in(folder) == names for folder, names in facts.folders)
         and all(find(name) == path for name, path in facts.tools)

@@ -12,7 +12,7 @@ output is gone is the same as none.
 
 A file output that was asked for is placed beside the Forgefile as a hard link where nothing cheaper is safe: reflink,
 else link, else copy. The status of every object is compared before it is used, so that a file that a user changed is
-noticed and never served or used as input.
+noticed and never served or used as input. So are those of all paths of a layer, before it is first used in a build.
 
 After a crash of the *machine* outputs may be torn, since nothing waits for the disk. The store notes in which boot it
 was written; in another boot every output is digested again before its first use.
@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from forgefile import userns
-from forgefile.cache.digest import StatKey, file_digest, seal_file, seal_layer, stat_key
+from forgefile.cache.digest import StatKey, file_digest, layer_summary, seal_file, seal_layer, stat_key
 from forgefile.cache.layout import (
     CACHE,
     CACHEDIR_TAG,
@@ -42,7 +42,7 @@ from forgefile.cache.layout import (
     RECORDS,
     STAGING,
 )  # fmt: skip
-from forgefile.cache.records import Held, Records, Result
+from forgefile.cache.records import CHANGED, Held, Records, Result
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_tree, remove_trees
@@ -57,6 +57,10 @@ _MARK = "user.forge.output"
 _ANY_TIME = 1 << 33
 """An epoch in seconds that no sealed file is later than."""
 _DISK_MINIMUM = 64 << 20
+_PLAIN = (0xEF53, 0x01021994)
+"""File systems on which each file has blocks of its own: ext2 to ext4, and tmpfs (statfs(2))."""
+_MAKE_ROOM = "make room there; 'forge gc' removes the results of earlier builds"
+_WAS_CHANGED = "was changed since it was built"
 
 
 class Store:
@@ -65,6 +69,9 @@ class Store:
     def __init__(self, root: str, records: Records) -> None:
         self.root = root
         self.records = records
+        self.compares_layers = False
+        """Whether layers are compared, as objects always are; only what uses them has to, see `problem`."""
+        self._compared: set[str] = set()
 
     @classmethod
     def open(cls, root: str, *, project: str = "", read_only: bool = False) -> "Store":
@@ -100,13 +107,22 @@ class Store:
         """Return where the log of a build lies."""
         return os.path.join(self.root, LOGS, fingerprint)
 
+    def key(self) -> bytes:
+        """Return the key for digests of secrets; where none may be written, one that is forgotten."""
+        from forgefile.cache import keyed  # noqa: PLC0415  only secrets need it
+
+        if self.records.read_only or not os.path.exists(os.path.join(self.root, RECORDS)):
+            return keyed.key_of(self.root) or os.urandom(keyed.KEY_BYTES)
+        return keyed.make_key(self.root)
+
     def problem(self, result: Result) -> str | None:
         """Return why a result cannot be used, or None: it lies in the store and is as it was built.
 
-        Only a file whose status is not as noted is read again; one that is damaged leaves the store.
+        Only what has another status than the noted one is read again; what is damaged leaves the store. A layer is
+        compared only when `compares_layers` says so, and then once: thousands of paths are worth it only before use.
         """
         if result.kind == "tree":
-            return next((problem for layer in result.layers if (problem := self._layer_problem(layer))), None)
+            return self._layers_problem(result.layers)
         path = self.object_path(result.digest)
         try:
             key = stat_key(os.lstat(path))
@@ -124,19 +140,51 @@ class Store:
         if not self.records.read_only:
             _remove([path])
             self.records.keep_object_key(result.digest, None)
-        return "was changed since it was built"
+        return _WAS_CHANGED
 
-    def _layer_problem(self, layer: str) -> str | None:
-        path = self.layer_path(layer)
-        if not os.path.isdir(path):
-            return "is missing"
-        if self.records.read_only or self.records.layer_is_whole(layer):
+    def _layers_problem(self, layers: Iterable[str]) -> str | None:
+        doubted: dict[str, int | None] = {}
+        for layer in layers:
+            noted = self.records.layer_summary(layer)
+            if not os.path.isdir(self.layer_path(layer)):
+                return _WAS_CHANGED if noted == CHANGED else "is missing"
+            if self._is_doubted(layer, noted):
+                doubted[layer] = noted
+        if not doubted:
             return None
-        if not userns.call(lambda: seal_layer(path, _ANY_TIME).digest == layer):
-            _remove([path])
-            return "is damaged"
-        self.records.keep_layer(layer)
-        return None
+        found = userns.ask(lambda: [_look_at(self.layer_path(layer), layer, noted) for layer, noted in doubted.items()])
+        problem = None
+        for (layer, noted), (summary, is_whole) in zip(doubted.items(), found, strict=True):
+            if not is_whole:
+                problem = "is damaged" if noted is None else _WAS_CHANGED
+                self._drop_layer(layer, None if noted is None else CHANGED)
+                continue
+            self._compared.add(layer)
+            if summary != noted:
+                self.records.keep_layer(layer, summary)
+        return problem
+
+    def _is_doubted(self, layer: str, noted: int | None) -> bool:
+        """Tell whether a layer has to be compared with what is noted of it, its digest if nothing is."""
+        if layer in self._compared:
+            return False
+        return self.compares_layers or (noted in (None, CHANGED) and not self.records.read_only)
+
+    def _drop_layer(self, layer: str, noted: int | None) -> None:
+        """Remove a damaged layer from the store. First it is noted why: a kill may leave half of it."""
+        if self.records.read_only:
+            return
+        if noted is not None:
+            self.records.keep_layer(layer, noted)
+        _remove([self.layer_path(layer)])
+
+    def keep(self, made: "Committed") -> None:
+        """Note the status of an output that has just come into the store."""
+        if made.key is not None:
+            self.records.keep_object_key(made.result.digest, made.key)
+        else:
+            self.records.keep_layer(made.result.layers[-1], made.summary)
+            self._compared.add(made.result.layers[-1])
 
     def is_placed(self, result: Result, path: str) -> bool:
         """Tell whether a result lies at its place in the project, unchanged."""
@@ -192,15 +240,27 @@ class Store:
         chosen = there if targets is None else there.intersection(map(_file_name, targets))
         _remove([os.path.join(folder, name) for name in chosen.difference(map(_file_name, but))])
 
-    def stage(self) -> str:
-        """Return a new folder for a job, on the store's file system."""
-        folder = os.path.join(self.root, STAGING)
-        number = 0
-        while True:
-            number += 1
-            with suppress(FileExistsError):
-                os.mkdir(f"{folder}/{number}", 0o700)
-                return f"{folder}/{number}"
+    def keep_aside(self, path: str, target: str) -> str:
+        """Move an output that another build of a target made to where a failed one's is kept; return where that is.
+
+        Call with the lock held.
+        """
+        to = os.path.join(self.root, FAILED, _file_name(target))
+
+        def move() -> None:
+            os.makedirs(to, 0o700)
+            os.rename(path, f"{to}/out")
+
+        self.discard_failed((target,))
+        userns.call(move)
+        return f"{to}/out"
+
+    def stage(self, number: int) -> str:
+        """Return the folder in which a worker's jobs work one after another, on the store's file system."""
+        folder = os.path.join(self.root, STAGING, str(number))
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        return folder
 
     def refuse_place(self, path: str) -> None:
         """Raise `UsageError` when something lies at a path of the project that forge did not put there."""
@@ -243,13 +303,44 @@ class Store:
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""
-        status = os.statvfs(self.root)
-        free = status.f_bavail * status.f_frsize
+        free = self.free_bytes()
         if free < _DISK_MINIMUM:
             raise UsageError(
                 f"the disk is full: {free >> 20} MiB are free at {self.root}, forge needs {_DISK_MINIMUM >> 20}",
-                hint="make room there; 'forge gc' removes the results of earlier builds",
+                hint=_MAKE_ROOM,
             )
+
+    def refuse_small_disk(self, needed: int) -> None:
+        """Raise `UsageError` when the disk that holds the store has no room for that many bytes.
+
+        Where files may share blocks or be compressed, what they took before does not tell what they take. What killed
+        runs and failed targets left makes room when there are others in its place.
+        """
+        free = self.free_bytes()
+        if needed <= free:
+            return
+        from forgefile import linux  # noqa: PLC0415  hardly ever
+        from forgefile.cache.collect import total_bytes  # noqa: PLC0415
+
+        free += sum(total_bytes(os.path.join(self.root, folder)) for folder in (STAGING, FAILED))
+        if needed > free and linux.file_system(self.root) in _PLAIN:
+            raise UsageError(
+                f"the disk cannot hold this: {needed} bytes are needed at {self.root}, {free} are free",
+                hint=_MAKE_ROOM,
+            )
+
+    def free_bytes(self) -> int:
+        """Return how much this user can write to the disk that holds the store, or will."""
+        folder = self.root
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        status = os.statvfs(folder)
+        return (status.f_bavail if os.geteuid() else status.f_bfree) * status.f_frsize
+
+    def holds(self, result: Result) -> bool:
+        """Tell whether the file of a result, or the top layer of a tree, lies in the store, in whatever state."""
+        tree = result.kind == "tree"
+        return os.path.lexists(self.layer_path(result.layers[-1]) if tree else self.object_path(result.digest))
 
     @contextmanager
     def lock(self, waits: Callable[[str], None]) -> Iterator[bool]:
@@ -325,6 +416,15 @@ class Committed(NamedTuple):
     result: Result
     key: StatKey | None
     """The status of a file output's object."""
+    disk_bytes: int
+    """See `Sealed`."""
+    summary: int = 0
+    """Of a tree's top layer, see `layer_summary`."""
+
+
+def made_in(staging: str, base: tuple[str, ...] | None) -> str:
+    """Return where a job's output lies when its steps have ended; of a tree with a base, what it adds to that."""
+    return f"{staging}/run/out" if base is None else f"{staging}/upper"
 
 
 def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None, epoch: int) -> Committed:
@@ -333,7 +433,7 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
     Raises `StoreError` when the job made nothing that its rule promised.
     """
     if output == "file":
-        path = f"{staging}/run/out"
+        path = made_in(staging, None)
         sealed = seal_file(path, epoch)
         _mark(path)
         to = os.path.join(root, OBJECTS, sealed.digest)
@@ -341,8 +441,8 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
             os.unlink(path)
         else:
             os.replace(path, to)
-        return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)))
-    path = f"{staging}/run/out" if base is None else f"{staging}/upper"
+        return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)), sealed.disk_bytes)
+    path = made_in(staging, base)
     sealed = seal_layer(path, epoch)
     to = os.path.join(root, LAYERS, sealed.digest)
     try:
@@ -354,7 +454,8 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
             os.rename(to, f"{staging}/torn")
             os.rename(path, to)
     layers = (*(base or ()), sealed.digest)
-    return Committed(Result("tree", tree_digest(layers), layers, sealed.size), None)
+    made = Result("tree", tree_digest(layers), layers, sealed.size)
+    return Committed(made, None, sealed.disk_bytes, layer_summary(to))
 
 
 def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> str | None:
@@ -365,9 +466,9 @@ def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | No
     to = os.path.join(root, FAILED, _file_name(target))
     remove_tree(to)
     os.makedirs(to, 0o700)
-    for name, path in (("out", "run/out" if base is None else "upper"), ("tmp", "run/tmp")):
+    for name, path in (("out", made_in(staging, base)), ("tmp", f"{staging}/run/tmp")):
         with suppress(FileNotFoundError):
-            os.rename(f"{staging}/{path}", f"{to}/{name}")
+            os.rename(path, f"{to}/{name}")
     for name in ("tmp", ""):
         with suppress(OSError):  # there is something in it
             os.rmdir(os.path.join(to, name))
@@ -377,6 +478,14 @@ def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | No
 def _file_name(target: str) -> str:
     """Return a target's name as one name of a file."""
     return target.replace("%", "%25").replace("/", "%2F")
+
+
+def _look_at(path: str, digest: str, noted: int | None) -> tuple[int, bool]:
+    """Return a layer's summary, and whether that is the noted one or at least the digest is right."""
+    with suppress(OSError, StoreError):  # what cannot be read is not whole
+        summary = layer_summary(path)
+        return summary, summary == noted or seal_layer(path, _ANY_TIME).digest == digest
+    return 0, False
 
 
 def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TextIO, cast
 from forgefile.events import (
     Built,
     Current,
+    Differs,
     Event,
     Failed,
     Finished,
@@ -21,9 +22,12 @@ from forgefile.events import (
     Planned,
     Restored,
     Retrying,
+    Same,
     Skipped,
     Started,
     StepStarted,
+    Verified,
+    Verifying,
 )
 from forgefile.report import Sink, Verbosity
 from forgefile.report.words import Account, Line, Tone, clock, next_try, printable, text
@@ -78,9 +82,9 @@ class Rich:
         if isinstance(event, Started) and self._lively and self._live is None:
             self._live = _live(self._open(), self.board)
             self._live.start()
-        if isinstance(event, Finished):
+        if isinstance(event, Finished | Verified):
             self._stop()
-        if isinstance(event, Started | Restored | Failed | Skipped) or self._dry_run:
+        if isinstance(event, Started | Restored | Failed | Skipped | Verifying) or self._dry_run:
             self._open()
         self._print(self._account.lines(event))
 
@@ -153,7 +157,10 @@ class Board:
                     self._say(event.target, f"$ {printable(event.command)}")
                 case Retrying() if event.target in self._running:
                     self._say(event.target, next_try(event))
-                case Built() | Failed() | Restored() | Current() | Skipped():
+                case Verifying():
+                    self._expected.clear()
+                    self._ended.clear()
+                case Built() | Failed() | Restored() | Current() | Skipped() | Same() | Differs():
                     self._running.pop(event.target, None)
                     self._ended.add(event.target)
 

@@ -12,18 +12,23 @@ from forgefile.events import (
     Action,
     Built,
     Current,
+    Differs,
     Event,
     Failed,
     Finished,
     Note,
     Output,
     Planned,
+    Predicted,
     Restored,
     Retrying,
+    Same,
     Skipped,
     Started,
     StepStarted,
     TargetEvent,
+    Verified,
+    Verifying,
 )
 from forgefile.report import Verbosity
 
@@ -54,6 +59,7 @@ ACTIONS: dict[Action, Span] = {
     "none": Span("up to date", "aside"),
 }
 
+_LACKING = {"failed": " failed", "skipped": " was skipped", "differs": " differs"}
 _INTERRUPTED = 130
 _MINUTE, _HOUR = 60, 3600
 _ESCAPES = re.compile(
@@ -135,6 +141,7 @@ class Account:
         self._starts = starts or explain
         self._all_reasons = explain or self._verbose
         self._plans: list[Planned] = []
+        self._prediction: Predicted | None = None
         self._reasons: dict[str, tuple[str, ...]] = {}
         self._ended: dict[str, str] = {}
         self._places: dict[str, str] = {}
@@ -143,13 +150,15 @@ class Account:
         """Return what there is to say of an event."""
         if isinstance(event, Planned):
             self._ended[event.target] = ""
+        elif isinstance(event, Predicted):
+            self._prediction = event
         told = tuple(self._tell(event))
         return told if isinstance(event, Failed) or not self._quiet else ()
 
     def rest(self) -> tuple[Line, ...]:
         """Return what is still to be said when the events end: the table of a dry run that was cut short."""
         plans, self._plans = self._plans, []
-        return () if self._quiet else tuple(plan_table(plans, everything=self._all_reasons))
+        return () if self._quiet else tuple(plan_table(plans, self._prediction, everything=self._all_reasons))
 
     def _tell(self, event: Event) -> Iterator[Line]:
         match event:
@@ -161,16 +170,13 @@ class Account:
                     yield from self._with_reasons((Span("building "), Span(event.target, "name")), event.reasons)
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
-            case Retrying():
-                first = printable(event.message.partition("\n")[0])
-                yield Span("retrying ", "warning"), Span(event.target, "name"), Span(f": {first}; {next_try(event)}")
-            case Note():
-                yield Span("note: ", "warning"), Span(printable(event.message))
+            case Retrying() | Note() | Verifying() | Verified():
+                yield from _remark(event)
             case Finished() if self._dry_run:
                 yield from self.rest()
             case Finished():
                 yield from self._summary(event)
-            case Built() | Restored() | Current() | Skipped() | Failed():
+            case Built() | Restored() | Current() | Skipped() | Failed() | Same() | Differs():
                 yield from self._end(event)
 
     def _with_reasons(self, head: Line, reasons: Sequence[str]) -> Iterator[Line]:
@@ -180,7 +186,7 @@ class Account:
         else:
             yield *head, *_because(reasons)
 
-    def _end(self, event: Built | Restored | Current | Skipped | Failed) -> Iterator[Line]:
+    def _end(self, event: Built | Restored | Current | Skipped | Failed | Same | Differs) -> Iterator[Line]:
         self._ended[event.target] = event.event
         if isinstance(event, Built | Restored | Current) and event.path is not None:
             self._places[event.target] = event.path
@@ -196,10 +202,14 @@ class Account:
             case Current() if self._verbose:
                 yield name, Span(" is up to date", "aside")
             case Skipped():
-                why = {"failed": " failed", "skipped": " was skipped"}.get(self._ended.get(event.because, ""), "")
+                why = _LACKING.get(self._ended.get(event.because, ""), "")
                 yield Span("skipped ", "warning"), name, Span(f": {printable(event.because)}{why}")
             case Failed():
                 yield from failure(event)
+            case Same():
+                yield Span("same ", "good"), name, Span(f" in {duration(event.wall_s)}", "aside")
+            case Differs():
+                yield from _difference(event)
 
     def _summary(self, event: Finished) -> Iterator[Line]:
         counted = ("failed", "skipped", "built", "restored", "current")
@@ -219,8 +229,55 @@ class Account:
         failed = [target for target, end in self._ended.items() if end == "failed"]
         if len(failed) > 1:
             yield _line(f"failed: {names(failed, shown=20)}", "bad")
-        for target, place in self._places.items():
-            yield Span(target, "name"), Span(f" is at {place}")
+        for target in (each for each in self._places if self._ended[each] != "current"):
+            yield Span(target, "name"), Span(f" is at {self._places[target]}")
+
+
+def _remark(event: Retrying | Note | Verifying | Verified) -> Iterator[Line]:
+    """Yield what is said in one line, of a target or of all."""
+    match event:
+        case Retrying():
+            first = printable(event.message.partition("\n")[0])
+            yield Span("retrying ", "warning"), Span(event.target, "name"), Span(f": {first}; {next_try(event)}")
+        case Note():
+            yield Span("note: ", "warning"), Span(printable(event.message))
+        case Verifying():
+            varied = names([each for each in event.varied if each != "clock"], shown=20)
+            kept = f"; the same {names(event.kept)}" if event.kept else ""
+            yield Span(f"building again, later and with another {varied}"), Span(kept, "aside")
+        case Verified():
+            yield _verdict(event)
+
+
+def _difference(event: Differs) -> Iterator[Line]:
+    """Yield the block that tells of a target that came out otherwise."""
+    yield Span("differs ", "bad"), Span(event.target, "name"), Span(f" after {duration(event.wall_s)}")
+    yield from (_line(f"  {printable(words)}") for words in event.differences)
+    if event.more:
+        yield _line(f"  and {event.more} more", "aside")
+    if event.report:
+        yield _line("  diffoscope", "aside")
+        yield from ((Span("    | ", "aside"), Span(printable(line))) for line in event.report)
+    if event.location:
+        yield Span("  declared at  ", "aside"), Span(event.location)
+    yield Span("  first        ", "aside"), Span(event.first)
+    yield Span("  second       ", "aside"), Span(event.second)
+    if event.hint:
+        yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
+
+
+def _verdict(event: Verified) -> Line:
+    """Return the end of a verification in one line."""
+    counted = (("same", event.same), ("differs" if event.differs == 1 else "differ", event.differs),
+               ("failed", event.failed), ("not compared", event.skipped))  # fmt: skip
+    counts = ", ".join(f"{number} {word}" for word, number in counted if number)
+    if event.status == _INTERRUPTED:
+        head = Span("interrupted", "bad")
+    elif event.status:
+        head = Span("not the same", "bad")
+    else:
+        head = Span("the same", "good")
+    return head, Span(f" {'after' if event.status else 'in'} {duration(event.wall_s)}: {counts or 'nothing to build'}")
 
 
 def nothing_done(wanted: Sequence[str], current: int) -> str:
@@ -259,8 +316,8 @@ def failure(event: Failed) -> Iterator[Line]:
         yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
 
 
-def plan_table(plans: Sequence[Planned], *, everything: bool) -> Iterator[Line]:
-    """Yield a dry run: target, action, how long it took last, and the reasons; then the totals.
+def plan_table(plans: Sequence[Planned], prediction: Predicted | None, *, everything: bool) -> Iterator[Line]:
+    """Yield a dry run: target, action, how long it took last, and the reasons; then the totals and the prediction.
 
     A long list of reasons is cut unless `everything` is asked for.
     """
@@ -285,21 +342,36 @@ def plan_table(plans: Sequence[Planned], *, everything: bool) -> Iterator[Line]:
             yield _line(f"    {printable(reason)}")
         if len(plan.reasons) > REASONS_SHOWN and not everything:
             yield _line(f"    and {len(plan.reasons) - REASONS_SHOWN} more", "aside")
-    yield _line(_totals(plans), "aside")
-
-
-def _totals(plans: Sequence[Planned]) -> str:
-    """Return a dry run in one line: how many of each action, and the time that the work took last."""
     counts = [(sum(plan.action == action for plan in plans), words.text) for action, words in ACTIONS.items()]
-    work = [plan.expected_s for plan in plans if plan.action in ("run", "maybe")]
     told = ", ".join(f"{count} {words}" for count, words in counts if count)
-    if not work:
-        return told
-    known = [seconds for seconds in work if seconds is not None]
-    if not known:
-        return f"{told}; never timed yet"
-    unknown = f", and {len(work) - len(known)} never timed" if len(known) < len(work) else ""
-    return f"{told}; {duration(sum(known))} of work when last built{unknown}"
+    if prediction is None or not any(plan.action in ("run", "maybe") for plan in plans):
+        yield _line(told, "aside")
+        return
+    yield _line(f"{told}; {_time(prediction)}", "aside")
+    if room := "; ".join(_room(prediction)):
+        short = (prediction.disk_bytes or 0) > prediction.free_bytes
+        yield _line(room, "warning" if short else "aside")
+
+
+def _time(prediction: Predicted) -> str:
+    """Return how long a build takes: `about 9.0 s with -j2`, `at least 0.1 s to 1.4 s with -j2, 3 never timed`."""
+    if prediction.least_s is None or prediction.most_s is None:
+        return "never timed yet"
+    span = list(dict.fromkeys((duration(prediction.least_s), duration(prediction.most_s))))
+    head = "at least " if prediction.unknown else "about " if len(span) == 1 else ""
+    tail = f", {prediction.unknown} never timed" if prediction.unknown else ""
+    return f"{head}{' to '.join(span)} with -j{prediction.jobs}{tail}"
+
+
+def _room(prediction: Predicted) -> Iterator[str]:
+    """Yield what a build downloads and what it takes on the disk: `442 KiB to download again`, `up to 9 B of disk`."""
+    if prediction.downloads_unknown:
+        yield f"downloads unknown for {names(prediction.downloads_unknown)}"
+    elif prediction.download_bytes:
+        yield f"{size(prediction.download_bytes)} to download again"
+    if prediction.disk_bytes is not None:
+        head = "at least" if prediction.unknown else "about" if prediction.least_s == prediction.most_s else "up to"
+        yield f"{head} {size(prediction.disk_bytes)} of disk, {size(prediction.free_bytes)} free"
 
 
 def _trimmed(line: Line) -> Line:

@@ -4,7 +4,22 @@ import re
 from collections.abc import Iterable, Mapping
 
 from forgefile.mirror import RETRIES, TROUBLE
-from forgefile.model import Cache, Call, Copy, Rule, Run, Sandbox, Source, Step, Target, Tree, Value, Write, field
+from forgefile.model import (
+    Cache,
+    Call,
+    Copy,
+    Rule,
+    Run,
+    Sandbox,
+    Secret,
+    Source,
+    Step,
+    Target,
+    Tree,
+    Value,
+    Write,
+    field,
+)  # fmt: skip
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+:~-]+)?[+-]?")
@@ -66,6 +81,7 @@ class Apt(Rule):
     - `debs`: local `.deb` files: sources or file targets. Their dependencies come from the tree's sources.
     - `recommends`: whether recommended packages are installed, too; default no.
     - `sources`: further archives, see `AptSource`.
+    - `auth`: a secret with the names and passwords of archives, in the form of apt_auth.conf(5); for these steps only.
     - `upgrade`: whether to upgrade what is installed, first; default no.
     - `options`: apt configuration such as `APT::Default-Release=bookworm-backports`, for this step only.
     - `environment`: variables for maintainer scripts; DEBIAN_FRONTEND is noninteractive.
@@ -83,6 +99,7 @@ class Apt(Rule):
     debs: tuple[Source | Target, ...] = ()
     recommends: bool = False
     sources: tuple[AptSource, ...] = ()
+    auth: Secret | None = None
     upgrade: bool = False
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
@@ -121,7 +138,8 @@ class Apt(Rule):
         return {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true", **self.environment}
 
     def _apt(self, box: Sandbox, *words: str) -> Run:
-        configuration = tuple(word for option in self.options for word in ("-o", option))
+        auth = (f"Dir::Etc::netrc={box.path(self.auth)}",) if self.auth else ()
+        configuration = tuple(word for option in (*auth, *self.options) for word in ("-o", option))
         keep = ("-o", "Dpkg::Options::=--force-confold", "-o", "Dpkg::Options::=--force-confdef")
         path = ("-o", f"DPkg::Path={box.tmp}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         return Run(
@@ -130,7 +148,7 @@ class Apt(Rule):
             network=True,
             env=self._environment(),
             caches=(
-                Cache(name="deb", path="/var/cache/apt/archives"),
+                Cache(name="deb", path="/var/cache/apt/archives", downloads=True),
                 Cache(name="lists", path="/var/lib/apt/lists"),
             ),
             retries=RETRIES,

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from forgefile.errors import ForgefileError
 from forgefile.location import caller
-from forgefile.model import Output, Rule, Run, Sandbox, Source, Step, Target, Value
+from forgefile.model import Artifact, Output, Rule, Run, Sandbox, Step, Value
 
 
 class Out(Value):
@@ -26,26 +26,29 @@ class Out(Value):
 OUT = Out()
 """Stands in a `Command`'s argv for the path of the output."""
 
-Word = str | Source | Target | Out
+Word = str | Artifact | Out
 
 
 class Command(Rule):
     """Run a program of the host that makes one file or one tree.
 
     The program sees the host's programs and libraries, the artifacts that stand in `argv`, and nothing else of the
-    project. It starts in `/`, with an environment of PATH, HOME=/root, LC_ALL=C.UTF-8, TZ=UTC and SOURCE_DATE_EPOCH.
+    project. It starts in `/`, with an environment of PATH, HOME=/root, LC_ALL=C.UTF-8, TZ=UTC and SOURCE_DATE_EPOCH. It
+    can write to its output and to /root and /tmp, which are its own; all else is read-only.
 
     ```python
     Command(argv=("sort", forge.source("words.txt")), stdout=True)
     Command(argv=("xz", "-k", "--stdout", tarball), stdout=True)
     Command(argv=("dd", ("if=", disk), ("of=", OUT), "bs=1M", "count=1"))
     Command(argv=("cp", "-a", (tree, "/etc/."), OUT), output="tree")
+    Command(argv=("curl", "--netrc-file", token, "-o", OUT, "https://example.org/a.tar"), network=True)
     ```
     """
 
     argv: tuple[Word | tuple[Word, ...], ...]
     """The program, found by PATH or itself an artifact, and its arguments; no shell reads them. An artifact is replaced
-    by its path (a tree's is a folder), `OUT` by the path of the output. A tuple is joined to one argument. Required."""
+    by its path (a tree's is a folder, a secret's a file), `OUT` by the path of the output. A tuple is joined to one
+    argument. Required."""
     stdout: bool = False
     """Whether the output is what the program writes to its standard output. Default: no, it writes to `OUT`."""
     output: Output = "file"  # type: ignore[misc]  # for this rule alone, each value says what it makes
@@ -54,6 +57,8 @@ class Command(Rule):
     """Variables beside those that every step has. Default: none."""
     network: bool = False
     """Whether the program may use the network; what it fetches then decides the output unseen. Default: no."""
+    mounts: bool = False
+    """Whether the program may mount, seen by nobody else; then it can make no device nodes. Default: no."""
     jobserver: bool = False
     """Whether make(1), run by or as the program without a `-j` of its own, uses the idle cores. Default: no."""
     retries: int = 0
@@ -89,6 +94,7 @@ class Command(Rule):
             stdout=box.out if self.stdout else None,
             env=self.env,
             network=self.network,
+            mounts=self.mounts,
             tools=self.tools,
             jobserver=self.jobserver,
             retries=self.retries,

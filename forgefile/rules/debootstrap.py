@@ -9,6 +9,9 @@ from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
 from forgefile.programs.debian import empty, forget_host, settle
 
 _VARIANTS = ("minbase", "buildd", "fakechroot")
+_SYSTEM = 'for name in dev proc sys; do mkdir -p "$0/$name"; mount --rbind "/$name" "$0/$name"; done; exec "$@"'
+"""Has a program find the sandbox's own devices, /proc and /sys in the tree. debootstrap(8) would make nodes, which open
+nothing here, and mount. It keeps what is there, when it takes this for a container of LXC."""
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -67,11 +70,12 @@ class Debootstrap(Rule):
         if self.merged_usr is not None:
             argv.append("--merged-usr" if self.merged_usr else "--no-merged-usr")
         yield Run(
-            (*argv, self.suite, box.out, self.mirror),
+            ("sh", "-ec", _SYSTEM, box.out, *argv, self.suite, box.out, self.mirror),
             network=True,
-            env={"DEBIAN_FRONTEND": "noninteractive", **self.environment},
-            tools=() if self.keyring else (_KEYRING,),
-            caches=(Cache(name="deb", path=debs),),
+            mounts=True,
+            env={"DEBIAN_FRONTEND": "noninteractive", "container": "lxc", **self.environment},
+            tools=("debootstrap", *(() if self.keyring else (_KEYRING,))),
+            caches=(Cache(name="deb", path=debs, downloads=True),),
             retries=RETRIES,
             flaky=TROUBLE,
         )

@@ -532,7 +532,7 @@ class DiskImage(Rule):
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Assemble the disk."""
-        yield Call(program.assemble, self._plain(box), tools=tuple(dict.fromkeys(self._tools())))
+        yield Call(program.assemble, self._plain(box), mounts=True, tools=tuple(dict.fromkeys(self._tools())))
 
     def _plain(self, box: Sandbox | None) -> program.Disk:
         """Return what the program in the sandbox is told; without a sandbox, where no path is needed."""

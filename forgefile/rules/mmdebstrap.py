@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from forgefile.errors import did_you_mean
 from forgefile.mirror import RETRIES, TROUBLE
-from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step, Write
+from forgefile.model import Cache, Call, Rule, Run, Sandbox, Secret, Source, Step, Write
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 
 _VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "standard")
@@ -24,6 +24,7 @@ class Mmdebstrap(Rule):
     - `variant`: what is installed beside what is named: `apt` (default), `minbase`, `important`, `standard`, …
     - `include`: packages, in mmdebstrap's words.
     - `keyring`: a source with the mirror's keys; default the host's debian-archive-keyring.
+    - `auth`: a secret with the names and passwords of mirrors, in the form of apt_auth.conf(5).
     - `apt_options`: configuration lines such as `Acquire::http::Proxy "…";`, for this step and not kept in the tree.
     - `dpkg_options`: the same for dpkg, such as `path-exclude=/usr/share/man/*`, kept in the tree.
     - `environment`: variables for maintainer scripts.
@@ -42,6 +43,7 @@ class Mmdebstrap(Rule):
     variant: str = "apt"
     include: tuple[str, ...] = ()
     keyring: Source | None = None
+    auth: Secret | None = None
     apt_options: tuple[str, ...] = ()
     dpkg_options: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
@@ -75,14 +77,16 @@ class Mmdebstrap(Rule):
         argv += [f"--include={','.join(self.include)}"] if self.include else []
         argv += [f"--architectures={self.arch}"] if self.arch else []
         argv += [f"--keyring={box.path(self.keyring)}"] if self.keyring else []
+        argv += [f'--aptopt=Dir::Etc::netrc "{box.path(self.auth)}"'] if self.auth else []
         argv += [f"--aptopt={line}" for line in self.apt_options] + [f"--dpkgopt={line}" for line in self.dpkg_options]
         environment = {"DEBIAN_FRONTEND": "noninteractive", **self.environment}
         yield Run(
             (*argv, self.suite, box.out, *self.mirrors),
             network=True,
+            mounts=True,
             env=environment,
             tools=() if self.keyring else (_KEYRING,),
-            caches=(Cache(name="deb", path=debs), Cache(name="lists", path=lists)),
+            caches=(Cache(name="deb", path=debs, downloads=True), Cache(name="lists", path=lists)),
             retries=RETRIES,
             flaky=TROUBLE,
         )

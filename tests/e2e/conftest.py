@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,8 +17,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import ordinary_user, python_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "forgefile")
+USER = "forge-e2e"
 
 PREAMBLE = '''\
 from collections.abc import Iterable
@@ -133,9 +137,10 @@ class Ended(NamedTuple):
 class Project:
     """A folder with a Forgefile, and forge in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, command: tuple[str, ...] = COMMAND) -> None:
         self.root = root
         self.env: dict[str, str] = {}
+        self._command = command
         root.mkdir(parents=True, exist_ok=True)
 
     def __truediv__(self, name: str) -> Path:
@@ -167,7 +172,7 @@ class Project:
     def start(self, *words: str, prefix: tuple[str, ...] = (), **keywords: Any) -> subprocess.Popen[str]:
         """Start forge in a process group of its own."""
         return subprocess.Popen(
-            (*prefix, *COMMAND, *words), cwd=self.root, env=self.environment(), text=True, errors="surrogateescape",
+            (*prefix, *self._command, *words), cwd=self.root, env=self.environment(), text=True, errors="surrogateescape",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **keywords,
         )  # fmt: skip
 
@@ -186,7 +191,7 @@ class Project:
     def json(self, *words: str, status: int = 0) -> Ended:
         """Run a build with --json, each line of which has to parse."""
         ended = self.forge("--json", *words, status=status)
-        assert ended.events[-1]["event"] == ("finished" if "-n" not in words else "planned")
+        assert ended.events[-1]["event"] == ("finished" if "-n" not in words else "predicted")
         return ended
 
     def ran(self, *words: str) -> list[str]:
@@ -195,7 +200,7 @@ class Project:
 
     def planned(self, *words: str) -> dict[str, tuple[str, list[str]]]:
         """Return action and reasons of a dry run, by target."""
-        return {e["target"]: (e["action"], e["reasons"]) for e in self.json("-n", *words).events}
+        return {e["target"]: (e["action"], e["reasons"]) for e in self.json("-n", *words).events if e["event"] == "planned"}
 
     def store(self) -> dict[str, tuple[int, int]]:
         """Return what lies in the store: name → (time, size); but for what SQLite does while it reads."""
@@ -312,6 +317,31 @@ def project(tmp_path: Path) -> Project:
     if os.geteuid():
         pytest.skip("forge needs root for now")
     return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def home() -> Iterator[Path]:
+    """The home of an ordinary user."""
+    with ordinary_user(USER) as made:
+        yield made
+
+
+@pytest.fixture
+def users(home: Path, request: pytest.FixtureRequest) -> Project:
+    """An empty project folder of an ordinary user, who runs forge in it."""
+    own = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", python_of(USER), "-m", "forgefile")
+    project = Project(home / re.sub(r"\W+", "-", request.node.name), own)
+    project.env = {"HOME": str(home), "PYTHONPATH": str(home / "lib"), "PYTHONDONTWRITEBYTECODE": "1"}
+    shutil.chown(project.root, USER, USER)
+    return project
+
+
+@pytest.fixture(params=["root", "user"])
+def anyone(request: pytest.FixtureRequest) -> Any:
+    """Return an empty project folder, of root or of an ordinary user, at whose end nothing may be left."""
+    project = request.getfixturevalue("project" if request.param == "root" else "users")
+    with nothing_left(project):
+        yield project
 
 
 @pytest.fixture

@@ -231,7 +231,7 @@ def test_list_for_programs(project):
     project.write("caf\udce9")
     tree, file, option = (json.loads(line) for line in project.forge("list", "--json", "-D", "suite=two").out.splitlines())
     assert tree == {
-        "target": "tree", "rule": "Empty", "output": "tree", "targets": [], "sources": [], "default": False,
+        "target": "tree", "rule": "Empty", "output": "tree", "targets": [], "sources": [], "secrets": [], "default": False,
         "about": "A tree of nothing but a file that says a word.", "location": f"Forgefile.py:{line + 1}",
     }  # fmt: skip
     assert (file["targets"], file["sources"], file["default"]) == (["tree"], ["caf\udce9"], True)

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import pytest
-from conftest import listing
+from conftest import listing, until
 
 MAKE = r"""
 cd "$OUT"
@@ -132,6 +132,65 @@ def test_a_store_that_cannot_be_written(odd, small_disk):
     to = odd.root.parent / "from-read-only"
     odd.forge("export", "odd", str(to), prefix=read_only)
     assert listing(to) == listing(odd.exported("odd"))
+
+
+WAITING = """#!/bin/sh
+touch "$BEGUN"
+while [ ! -e "$GO" ]; do sleep 0.01; done
+exec {program} "$@"
+"""
+
+
+def clean_and_build(odd, layer):
+    odd.forge("clean")
+    odd.forge()
+
+
+MEANWHILE = {
+    "clean": lambda odd, _: odd.forge("clean"),
+    "clean, and a build": clean_and_build,
+    "the store's removal": lambda odd, _: odd.forge("clean", "--all"),
+    "an edit": lambda _, layer: (layer / "file").write_text("mine"),
+    "a removal": lambda _, layer: (layer / "file").unlink(),
+}
+
+
+@pytest.mark.parametrize("to", ["folder", "archive.tar"])
+@pytest.mark.parametrize("meanwhile", MEANWHILE.values(), ids=MEANWHILE)
+def test_what_leaves_the_store_while_it_is_exported(odd, tmp_path, to, meanwhile):
+    """Nobody waits for an export, and half a tree is none."""
+    (layer,) = [each for each in (odd / ".forge/layers").iterdir() if (each / "pipe").exists()]
+    export = waiting_export(odd, tmp_path, to)
+    meanwhile(odd, layer)
+    (tmp_path / "go").touch()
+    _, err = export.communicate(timeout=60)
+    assert export.returncode == 1, err
+    assert "forge: the output left the store, or was changed there, while it was exported\n" in err
+    assert os.listdir(tmp_path / "to") == []
+
+
+def test_others_build_and_collect_while_a_tree_is_exported(odd, tmp_path):
+    export = waiting_export(odd, tmp_path, "folder")
+    odd.write("attributes.py", ATTRIBUTES + "#")
+    assert odd.json().targets("built") == ["odd"]
+    odd.forge("gc")
+    (tmp_path / "go").touch()
+    _, err = export.communicate(timeout=60)
+    assert export.returncode == 0, err
+    _check(tmp_path / "to/folder")
+
+
+def waiting_export(project, tmp_path, to):
+    """Start an export, and return it when it has everything before it to copy."""
+    (tmp_path / "to").mkdir()
+    for name in ("cp", "tar"):
+        project.write(f"bin/{name}", WAITING.format(program=shutil.which(name)), 0o755)
+    project.env |= {"BEGUN": str(tmp_path / "begun"), "GO": str(tmp_path / "go")}
+    path, project.env["PATH"] = os.environ["PATH"], f"{project.root}/bin:{os.environ['PATH']}"
+    export = project.start("export", "odd", str(tmp_path / "to" / to))
+    until((tmp_path / "begun").exists)
+    project.env["PATH"] = path
+    return export
 
 
 def test_the_store_is_left_as_it_was(odd, tmp_path):

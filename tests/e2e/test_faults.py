@@ -8,9 +8,10 @@ left: no process, mount or temporary file.
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,120 @@ def test_a_disk_that_fills_at_any_write(apart, left_kib):
     is_right(apart, "slow")
 
 
+@pytest.fixture
+def large(apart: Apart) -> Apart:
+    """A project on a small disk with a target of 100 MB, built, and one above it; `leave` fills the disk but for some MiB."""
+    apart.mount("-t", "tmpfs", "-o", "size=300m", "small", str(apart.real))
+    apart.forgefile(
+        'size = forge.option("size", "100000000")',
+        'large = forge.target("large", Shell(line=f"head -c {size} /dev/zero; cat $1", inputs=(forge.source("source"),)))',
+        'forge.target("above", Shell(line="head -c 100000000 $1", inputs=(large,)))',
+    )
+    apart.write("source", "source\n")
+    apart.forge("large")
+    return apart
+
+
+def leave(project: Project, mib: int) -> None:
+    """Fill the disk of a project but for some MiB."""
+    ballast = project / "ballast"
+    ballast.unlink(missing_ok=True)
+    status = os.statvfs(project.root)
+    with ballast.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, status.f_bfree * status.f_bsize - (mib << 20))
+
+
+def lose(project: Project) -> None:
+    """Remove the one result and where it was placed."""
+    for path in (*(project / ".forge/objects").iterdir(), project / "large"):
+        path.unlink()
+
+
+def test_a_disk_that_cannot_hold_what_was_lost(large):
+    """It is refused before anything runs, by the dry run, too; with enough room it is built."""
+    lose(large)
+    leave(large, 90)
+    for words in (("large",), ("-n", "large"), ("--json", "large")):
+        ended = large.forge(*words, status=2)
+        assert "the disk cannot hold this: 100003840 bytes are needed at " in ended.err
+        assert f"{large.real}/.forge, " in ended.err
+        assert "hint: make room there; 'forge gc' removes" in ended.err
+        assert ("would run" in ended.out) == ("-n" in words)
+        assert "building" not in ended.out
+    assert os.listdir(large / ".forge/staging") == []
+    leave(large, 97)
+    large.forge("large")
+    assert (large / "large").stat().st_size == 100_000_007
+
+
+def test_a_disk_that_may_hold_it_is_not_refused(large):
+    """What becomes smaller, what may not run, what is there already and what failed targets left is not held against it."""
+    leave(large, 70)
+    large.write("source", "other\n")
+    assert "note: what runs took 95 MiB on the disk when last built, and 70 MiB are free at " in large.forge("-D", "size=9", "large").out
+    large.write("source", "source\n")
+    lose(large)
+    large.forge("-n")
+    (large / "ballast").unlink()
+    large.forge()
+    (large / "above").unlink()
+    leave(large, 70)
+    large.forge()
+
+
+@pytest.mark.parametrize("folder", ["failed", "staging"])
+def test_what_a_build_removes_makes_room(large, folder):
+    lose(large)
+    left = large.write(f".forge/{folder}/left", bytes(20_000_000))
+    leave(large, 90)
+    large.forge("-n", "large")
+    left.unlink()
+    leave(large, 90)
+    large.forge("-n", "large", status=2)
+
+
+REFUSED = {
+    "mkdir": FEW,  # staging, shared folders, the sandbox, places
+    "link": range(1, 5),  # shared folders
+    "rename": range(1, 9),  # into the store, to a place
+    "pwrite64": FEW,  # records
+    "ftruncate,fallocate,copy_file_range": (1, 2, 3),
+    "chmod,utimensat,setxattr": (1, 2, 3, 4, 5),  # sealing
+}
+
+
+@pytest.mark.parametrize("error", ["EDQUOT", "EIO"])
+@pytest.mark.parametrize("calls", REFUSED)
+def test_a_disk_that_refuses_a_call(fetched, calls, error):
+    """Beyond its quota, or failing: forge says what it was told, and nothing half-written is used."""
+    statuses = set()
+    with nothing_left(fetched):
+        for number in REFUSED[calls]:
+            word = str(number)
+            ended = fetched.forge(
+                "-j1", "-D", f"word={word}", prefix=injected(calls, f"error={error}:when={number}"), status=None
+            )
+            assert ended.status in (0, 1, 2), ended
+            statuses.add(ended.status)
+            assert "Traceback" not in ended.err, ended.err
+            is_sound(fetched)
+            is_right(fetched, word)
+    assert statuses != {0}
+    as_built_from_nothing(fetched, word)
+
+
+def test_records_that_cannot_be_read(fetched):
+    statuses = set()
+    for number in range(1, 14):
+        path = fetched / ".forge/records.sqlite"
+        prefix = injected("pread64", f"error=EIO:when={number}", path=path)
+        ended = fetched.forge("-D", f"word={number}", prefix=prefix, status=None)
+        statuses.add(ended.status)
+        assert ended.status == 0 or "the store's records" in ended.err
+        is_right(fetched, str(number))
+    assert 1 in statuses <= {0, 1}
+
+
 def test_a_read_only_store(apart):
     """All that is up to date is; what would have to be built is refused."""
     apart.forge()
@@ -298,6 +413,110 @@ def test_damaged_objects(fetched, damage):
         damage(path)
     is_right(fetched, "0")
     is_right(fetched, "1")
+
+
+def add(path: Path) -> None:
+    (path.parent / "mine").write_text("mine")
+
+
+def swap(path: Path) -> None:
+    """Put another file of the same size and time there."""
+    status = path.stat()
+    path.unlink()
+    path.write_bytes(b"x" * status.st_size)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("renamed"))
+
+
+def set_attribute(path: Path) -> None:
+    os.setxattr(path, "user.mine", b"mine")
+
+
+EDITS = {
+    "content": truncate,
+    "bits": flip,
+    "another file": swap,
+    "removed": Path.unlink,
+    "added": add,
+    "renamed": rename,
+    "a link": lambda path: (path.unlink(), path.symlink_to("word")),
+    "mode": lambda path: path.chmod(0o600),
+    "time": lambda path: os.utime(path, (1, 1)),
+    "owner": lambda path: os.chown(path, 7, 7),
+    "attribute": set_attribute,
+    "the folder's mode": lambda path: path.parent.parent.chmod(0o700),
+    "the folder's attribute": lambda path: set_attribute(path.parent.parent),
+    "all of it": lambda path: shutil.rmtree(path.parent.parent),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_edited_layers(fetched, edit):
+    """They are neither used as inputs nor restored, and what is built instead says why."""
+    fetched.forge("clean", "sub/all")
+    edit_layers(list((fetched / ".forge/layers").iterdir()), edit)
+    how = "is missing" if edit is EDITS["all of it"] else "was changed since it was built"
+    before = fetched.store()
+    planned = fetched.planned()
+    assert (planned["tree"], planned["sub/all"][0]) == (("run", [f"its output {how}"]), "maybe")
+    assert f"tree would run\n      its output {how}\n" in fetched.forge("why", "sub/all").out
+    assert fetched.store() == before
+    out = fetched.forge().out
+    assert f"building tree (its output {how})\n" in out
+    assert f"building laid (its output {how})\n" in out
+    is_right(fetched, "0")
+    layers = list((fetched / ".forge/layers").iterdir())
+    fetched.forge("-D", "word=1")
+    edit_layers(layers, edit)
+    is_right(fetched, "0")
+    is_right(fetched, "1")
+
+
+def edit_layers(layers: Iterable[Path], edit: Callable[[Path], object]) -> None:
+    """Do something to a file of each layer."""
+    settle()
+    for layer in layers:
+        edit(next(path for path in layer.glob("etc/*") if path.is_file()))
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_layer_is_not_exported(fetched, edit, tmp_path):
+    """Who asks for it is told to build it again, and then it is."""
+    (layer,) = [each for each in (fetched / ".forge/layers").iterdir() if (each / "null").exists()]
+    settle()
+    edit(layer / "etc/word")
+    ended = fetched.forge("export", "laid", str(tmp_path / "laid"), status=2)
+    assert "not up to date" in ended.err or "the output of target 'laid' was changed since it was built" in ended.err
+    assert "hint: forge laid" in ended.err
+    assert not (tmp_path / "laid").exists()
+    fetched.forge("laid")
+    fetched.forge("export", "laid", str(tmp_path / "laid"))
+    assert (tmp_path / "laid/etc/word").read_text() == "0\nmore\n"
+    is_right(fetched, "0")
+
+
+def test_a_layer_that_is_as_good_as_before_stays(fetched):
+    """Who copies the store, or has another name for a file of it, has changed nothing."""
+    subprocess.run(("cp", "--archive", fetched / ".forge/layers", fetched / ".forge/copied"), check=True)
+    shutil.rmtree(fetched / ".forge/layers")
+    (fetched / ".forge/copied").rename(fetched / ".forge/layers")
+    fetched.write("source", "source\n!")
+    assert fetched.ran() == ["sub/all", "text"]
+
+
+def test_a_layer_that_cannot_be_read(fetched):
+    """One whose status changed is not trusted until it is read; what cannot be read is built again."""
+    for layer in list((fetched / ".forge/layers").iterdir()):
+        path = next(layer.glob("etc/*"))
+        os.chmod(path, 0o600)
+        os.chmod(path, 0o644)
+        fetched.forge("clean", "sub/all")
+        fetched.forge(prefix=injected("read,pread64,preadv", "error=EIO", path=path))
+        is_right(fetched, "0")
 
 
 def test_objects_that_cannot_be_read(fetched):

@@ -2,10 +2,12 @@
 """However forge ends, nothing of it is left behind, and the next run is right."""
 
 import os
+import random
 import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,8 @@ SLOW = (
 def _children(pid):
     """Return all descendants of a process."""
     found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            direct = (task / "children").read_text().split()
-        except OSError:
-            continue
+    with suppress(OSError):
+        direct = [each for task in Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()]
         for child in direct:
             found += [int(child), *_children(child)]
     return found
@@ -124,9 +123,21 @@ def test_a_signal_to_forge(begun, number):
 
 def test_the_kill_of_a_worker(begun):
     _, process, _ = begun
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(workers[0]), signal.SIGKILL)
-    _end_the_other(process, workers[0])
+    _, worker, _ = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    _end_the_other(process, worker)
+    out, err = process.communicate(timeout=30)
+    assert out.count("its worker ended unexpectedly (killed by SIGKILL)") == 2, out
+    assert "bug in forge" not in err
+
+
+def test_the_kill_of_the_nursery(begun):
+    """The next worker that is needed comes from another."""
+    _, process, _ = begun
+    nursery, worker, _ = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(nursery), signal.SIGKILL)
+    os.kill(int(worker), signal.SIGKILL)
+    _end_the_other(process, worker)
     out, err = process.communicate(timeout=30)
     assert out.count("its worker ended unexpectedly (killed by SIGKILL)") == 2, out
     assert "bug in forge" not in err
@@ -135,7 +146,7 @@ def test_the_kill_of_a_worker(begun):
 def _end_the_other(process, worker):
     """Kill the worker of the other step, too, which would sleep on."""
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    until(lambda: len(workers.read_text().split()) == 2 and worker not in workers.read_text().split())
+    until(lambda: len(workers.read_text().split()) == 3 and worker not in workers.read_text().split())
     for each in workers.read_text().split():
         if _sleeping(_children(int(each))):
             os.kill(int(each), signal.SIGKILL)
@@ -174,6 +185,87 @@ def test_an_interrupt_at_any_time(project):
     project.forge("-D", "n=6")
     assert project.read("t2") == "62\n"
     project.nothing_runs("-D", "n=6")
+
+
+IMAGE = (
+    "from forgefile.rules import DiskImage, Ext4, Pack, Partition, Vfat",
+    'root = forge.target("root", Root(extra=forge.option("n", "0")))',
+    'laid = forge.target("laid", Overlay(base=root, source=forge.source("overlay")))',
+    'tuned = forge.target("tuned", Script(base=laid, script=forge.source("tune.sh")))',
+    'packed = forge.target("tuned.tar.gz", Pack(tree=tuned, compression="gzip"))',
+    """disk = forge.target("disk.img", DiskImage(partitions=(
+        Partition("esp", type="esp", size="2MiB", filesystem=Vfat(label="ESP")),
+        Partition("root", type="root", filesystem=Ext4(label="root"), tree=tuned),
+    )))""",
+    "forge.default(packed, disk)",
+)
+
+
+@pytest.fixture
+def images(project):
+    """Two projects of a whole image: one that is to suffer, and its like."""
+    both = project, type(project)(project.root.parent / "like")
+    for each in both:
+        each.forgefile(*IMAGE)
+        each.write("overlay/etc/motd", "welcome\n")
+        each.write("tune.sh", "#!/bin/sh\ncp /etc/motd /etc/issue\nln /etc/issue /root/issue\nchmod 600 /etc/issue\n", 0o755)
+        (each.root.parent / f"tmp-{each.root.name}").mkdir()
+        each.env["TMPDIR"] = str(each.root.parent / f"tmp-{each.root.name}")
+    return both
+
+
+@pytest.mark.parametrize("whom", ["forge", "a worker", "any of its processes", "all"])
+def test_a_kill_at_any_moment_of_a_real_build(images, whom):
+    """It leaves no process, mount, loop device or file, and the next run makes what one makes that nobody disturbed."""
+    project, like = images
+    began = time.monotonic()
+    like.forge("-j2")
+    took_s = time.monotonic() - began
+    chance = random.Random(whom)
+    loops = sorted(path.name for path in Path("/sys/block").glob("loop*/loop"))
+    hits = 0
+    with nothing_left(project):
+        for number in range(6):
+            process = project.start("-j2", "-D", f"n={number}")
+            time.sleep(chance.uniform(0.05, took_s))
+            for pid in _chosen(whom, process.pid, chance):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            out, err = process.communicate(timeout=60)
+            assert "Traceback" not in out + err, out + err
+            hits += process.returncode != 0
+            until(lambda: not processes_of(project.root), 10)
+            project.forge("-j2", "-D", f"n={number}")
+            like.forge("-j2", "-D", f"n={number}")
+            for name in ("tuned.tar.gz", "disk.img"):
+                assert (project / name).read_bytes() == (like / name).read_bytes()
+            assert os.listdir(project / ".forge/staging") == []
+            assert os.listdir(project.env["TMPDIR"]) == []
+            assert sorted(os.listdir(project.root)) == sorted(os.listdir(like.root))
+    assert hits > 1
+    assert loops == sorted(path.name for path in Path("/sys/block").glob("loop*/loop"))
+    project.nothing_runs("-D", "n=5")
+
+
+def _chosen(whom, forge, chance):
+    """Return the processes of a running forge that are to be killed."""
+    below = _children(forge)
+    match whom:
+        case "forge":
+            return [forge]
+        case "a worker":
+            direct = [pid for pid in below if _parent(pid) == forge]
+            return [chance.choice(direct)] if direct else [forge]
+        case "any of its processes":
+            return [chance.choice([forge, *below])]
+    return [*below, forge]
+
+
+def _parent(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def test_a_dry_run_beside_a_build(begun):

@@ -396,7 +396,7 @@ def sleeping(forge):
     return None
 
 
-@pytest.mark.parametrize("up", range(4), ids=["the program", "its PID 1", "the job", "the worker"])
+@pytest.mark.parametrize("up", range(3), ids=["the program", "its PID 1", "the worker"])
 def test_what_the_kernel_kills(machine, up):
     """Whichever process of a target is killed, that target alone has failed."""
     machine.forgefile(

@@ -322,3 +322,11 @@ def test_no_signal_is_ignored(project):
         ignored, yes = [event["line"] for event in events if event["event"] == "output"]
         assert int(ignored.split()[1], 16) & ~glibcs == 0
         assert yes == "y"
+
+
+def test_a_script_without_a_first_line(project):
+    """It is sh's, as in a shell."""
+    project.write("script", 'echo "$0 $1" >"$2"\n').chmod(0o755)
+    project.forgefile('forge.target("made", Command(argv=(forge.source("script"), "word", OUT)))')
+    project.forge()
+    assert project.read("made") == "/run/forge/src/script word\n"

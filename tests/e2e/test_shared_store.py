@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import first_lines
 
 TARGETS = (
     'root = forge.target("root", Root(extra=forge.option("n", "0")))',
@@ -189,6 +190,61 @@ def test_two_that_build_at_once(two):
     assert [status for *_, status in ended] == [0, 0], ended
     assert (one.read("slow"), other.read("slow")) == ("one\n", "two\n")
     for project in two:
+        project.nothing_runs()
+
+
+def test_two_that_build_the_same_at_once(two):
+    """Each target is built by one of them, and the other takes it over."""
+    for project in two:
+        project.forgefile(
+            'a = forge.target("a", Noisy(line="echo a-begun; sleep 0.5; echo a >$OUT"))',
+            'b = forge.target("b", Noisy(line="sleep 0.5; cat $1 >$OUT", inputs=(a,)))',
+            f'forge.target("c", Noisy(line="cat $1 >$OUT; echo {project.root.name} >>$OUT", inputs=(b,)))',
+        )
+    one, other = two
+    first = one.start("--json")
+    first_lines(first, ["a-begun"])
+    second = other.json()
+    out, err = first.communicate(timeout=60)
+    assert (first.returncode, err) == (0, "")
+    assert out.count('"event": "built"') == 3
+    assert second.only("note")["message"] == f"waiting for the forge that builds here (process {first.pid})"
+    assert (second.targets("restored"), second.targets("built")) == (["a", "b"], ["c"])
+    assert (one.read("c"), other.read("c")) == ("a\none\n", "a\ntwo\n")
+    for project in two:
+        project.nothing_runs()
+
+
+def test_who_has_nothing_to_build_waits_for_nobody(two):
+    one, other = two
+    for project in two:
+        project.forgefile('forge.target("a", Noisy(line="echo a-begun; sleep %s; echo a >$OUT" % forge.option("s", "0")))')
+    other.ran()
+    first = one.start("--json", "-D", "s=600")
+    first_lines(first, ["a-begun"])
+    assert other.json().targets("current") == ["a"]
+    other.forge("list")
+    other.forge("export", "a", str(other.root / "copy"))
+    assert first.poll() is None
+    first.terminate()
+    first.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_many_projects_at_once(two, attempt):
+    """They begin in a store that is not there yet, and each step runs once."""
+    one, _ = two
+    many = [type(one)(one.root.parent / f"p{number}") for number in range(4)]
+    for project in many:
+        project.env = one.env
+        project.forgefile(*TARGETS)
+        project.write("s", "source")
+    running = [project.start("--json") for project in many]
+    ended = [(*process.communicate(timeout=120), process.returncode) for process in running]
+    assert [(err, status) for _, err, status in ended] == [("", 0)] * 4, ended
+    assert "".join(out for out, *_ in ended).count('"event": "built"') == 3
+    assert {project.read("t") for project in many} == {"0w\n"}
+    for project in many:
         project.nothing_runs()
 
 

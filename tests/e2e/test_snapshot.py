@@ -2,7 +2,10 @@
 """A run that finds nothing changed evaluates nothing; whatever could matter makes the next one evaluate again."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -57,12 +60,14 @@ def check(project, *words, evaluates, runs):
 
 
 def test_nothing(image):
-    for words in ((), ("-k",), ("-j", "1"), ("build",)):
+    for words in ((), ("-k",), ("-j", "1"), ("-j2",), ("--jobs=2", "--keep-going"), ("build",)):
         ended = image.forge(*words)
         assert (ended.out, ended.err) == ("joined.txt, listed.txt and sorted.txt are up to date\n", "") or (
             "up to date\n" in ended.out and not ended.err
         )
     assert image.forge("-q").out == ""
+    assert image.forge("-kq").out == ""
+    assert "expected a number" in image.forge("-j0", status=2).err
     assert image.forge("-C", str(image.root)).err == ""
     assert image.forge("-f", "Forgefile.py").err == ""
 
@@ -72,6 +77,39 @@ def test_the_words_are_those_of_a_run_that_evaluates(image):
     shutil.rmtree(image / ".forge/snapshots")
     full = image.forge()
     assert (quick.err, full.err, quick.out) == ("", "evaluated\n", full.out)
+
+
+def test_a_dry_run(image):
+    """What a dry run says, it says with a snapshot as without one; nothing is written."""
+    for change in (lambda: None, lambda: image.write("end", "END\n"), lambda: image.write("overlay/etc/more", "m")):
+        change()
+        settle()
+        for words in (("-n",), ("--dry-run", "-j2"), ("-n", "sorted.txt"), ("-n", "--json")):
+            quick = image.forge(*words)
+            (image / ".forge/snapshots").rename(image / "aside")
+            full = image.forge(*words)
+            (image / "aside").rename(image / ".forge/snapshots")
+            assert full.err == "evaluated\n"
+            assert shape(quick.out) == shape(full.out)
+            if words in (("-n",), ("--dry-run", "-j2")):
+                assert quick.err == ""
+
+
+def shape(text):
+    """Return what was said without the seconds since the start and what is free on the disk."""
+    return re.sub(r'"(t|free_bytes)": ?[0-9.e-]+', "", text)
+
+
+def test_the_words_of_a_part_are_those_of_a_run_that_evaluates(image):
+    image.write("end", "one\n")
+    part = image.forge()
+    known(image)
+    shutil.rmtree(image / ".forge/snapshots")
+    image.write("end", "two\n")
+    full = image.forge()
+    assert (part.err, full.err) == ("", "evaluated\n")
+    assert re.sub(r"[0-9.]+ s", "", part.out) == re.sub(r"[0-9.]+ s", "", full.out)
+    assert part.out.endswith(": 1 built, 4 up to date\njoined.txt is at joined.txt\n")
 
 
 def test_a_touch(image):
@@ -193,6 +231,78 @@ def test_a_damaged_object_below_a_change(image):
     image.write("end", "END\n")
     check(image, "joined.txt", evaluates=True, runs=("listed.txt", "joined.txt"))
     assert "not what was built" not in image.read("joined.txt")
+
+
+def test_a_changed_layer_below_a_change(image):
+    """It is not looked at while nothing has to be done, and not used when something has."""
+    (layer,) = [each for each in (image / ".forge/layers").iterdir() if (each / "etc/word").exists()]
+    (layer / "etc/word").write_text("mine")
+    assert "up to date" in image.forge().out
+    image.write("overlay/etc/a", "other\n")
+    ended = image.forge()
+    assert ended.err == "evaluated\n"
+    assert "building base (its output was changed since it was built)\n" in ended.out
+    assert "mine" not in image.read("listed.txt")
+    known(image)
+
+
+BETWEEN = """
+import subprocess, sys, time
+from forgefile import cli
+from forgefile.start import find
+start = find([], time.time_ns())
+assert start.snapshot.changed
+subprocess.run((sys.executable, "-m", "forgefile", "clean", "sorted.txt"), check=True, stdout=2)
+sys.exit(cli.main([], start=start))
+"""
+
+
+def test_another_forge_between_the_look_and_the_build(image):
+    """What a snapshot told of the store is not used once another forge has changed it."""
+    image.write("end", "END\n")
+    argv = (sys.executable, "-c", BETWEEN)
+    done = subprocess.run(argv, cwd=image.root, env=image.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "built joined.txt" in done.stdout
+    assert "built sorted.txt" in done.stdout
+    assert image.read("joined.txt").endswith("END\n")
+    assert image.json().targets("built") == []
+    known(image)
+
+
+WAITING = """
+import subprocess, sys, time
+from forgefile import cli
+from forgefile.start import find
+start = find([], time.time_ns())
+assert start.snapshot.changed
+other = subprocess.Popen((sys.executable, "-m", "forgefile", "--json"), stdout=subprocess.PIPE, text=True)
+while "slow-begun" not in other.stdout.readline():
+    pass
+status = cli.main([], start=start)
+assert other.wait() == 0
+assert other.stdout.read().count('"event": "built"') == 1
+print("other", other.pid)
+sys.exit(status)
+"""
+
+
+def test_another_forge_that_builds_the_same_part(image):
+    """The one that waits knows a part by a snapshot; then it looks anew, and finds what the other built."""
+    slow = 'forge.target("slow.txt", Noisy(line="echo slow-begun; sleep 1; cat $1 >$OUT", inputs=(forge.source("late"),)))'
+    image.write("late", "late\n")
+    image.forgefile(*TARGETS, slow, preamble=HEAD + PREAMBLE)
+    known(image)
+    image.write("late", "later\n")
+    argv = (sys.executable, "-c", WAITING)
+    done = subprocess.run(argv, cwd=image.root, env=image.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "evaluated\n" * 2, "the other, which asks in JSON, and this one, once it has waited"
+    waited, *told, other = done.stdout.splitlines()
+    assert waited == f"note: waiting for the forge that builds here (process {other.split()[1]})"
+    assert told == ["listed.txt, sorted.txt, joined.txt and slow.txt are up to date"]
+    assert image.read("slow.txt") == "later\n"
+    known(image)
 
 
 def object_of(project, end):

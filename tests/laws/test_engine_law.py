@@ -145,6 +145,7 @@ MOVES = st.one_of(
     st.tuples(st.just("link"), st.sampled_from(["folder/f", "folder/l"]), st.sampled_from(["a", "b"])),
     st.tuples(st.just("option"), st.just("word"), st.sampled_from(["x", "y", "z"])),
     st.tuples(st.just("output"), st.sampled_from(["edit", "delete", "touch", "chmod"]), st.integers(0, 9)),
+    st.tuples(st.just("layer"), st.sampled_from(["edit", "add", "remove", "chmod"]), st.integers(0, 99)),
     st.tuples(st.just("back"), st.none(), st.none()),
     st.tuples(st.just("part"), st.integers(0, 9), st.none()),
     st.tuples(st.just("clean"), st.integers(0, 9), st.none()),
@@ -219,6 +220,8 @@ class World:
                 self.word = how
             case "output":
                 self._touch_output(where, self.root / self.files[how % len(self.files)])
+            case "layer":
+                self._edit_layer(where, how)
             case "back":
                 self.go_back(len(self.earlier) // 2)
             case "part":
@@ -249,6 +252,25 @@ class World:
             case "chmod":
                 path.chmod(0o700)
 
+    def _edit_layer(self, how: str, number: int) -> None:
+        """Change something in a layer that a tree has or had, without a trace in sizes and times of files."""
+        found = sorted(path for path in (self.store / "layers").rglob("*") if path.is_file() and not path.is_symlink())
+        if not found:
+            return
+        path = found[number % len(found)]
+        status = path.stat()
+        match how:
+            case "edit":
+                path.write_bytes(b"m" * status.st_size)
+            case "add":
+                (path.parent / "mine").write_text("mine")
+            case "remove":
+                path.unlink()
+            case "chmod":
+                path.chmod(0o666)
+        if path.exists():
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
     def verb(self, *words: str, root: Path | None = None) -> str:
         """Run forge and expect it to end well."""
         store = {} if root == self.fresh else {"FORGE_STORE": str(self.store)}
@@ -275,10 +297,21 @@ class World:
             status = (root / name).stat()
             found[name] = (status.st_mode, status.st_mtime_ns, (root / name).read_bytes())
         for name in self.trees:
-            self.verb("export", "-D", f"word={self.word}", name, str(root / "exported.tar"), root=root)
+            self.export(root, name)
             found[name] = (root / "exported.tar").read_bytes()
             (root / "exported.tar").unlink()
         return found
+
+    def export(self, root: Path, name: str) -> None:
+        """Export a tree. A layer that was changed is noticed at the latest here, and then built again."""
+        words = "export", "-D", f"word={self.word}", name, str(root / "exported.tar")
+        try:
+            self.verb(*words, root=root)
+        except AssertionError as error:
+            if root != self.root or "was changed since it was built\n" not in str(error):
+                raise
+            self.build(name)
+            self.verb(*words, root=root)
 
     def copy(self, to: Path) -> None:
         """Make another project with the same sources."""

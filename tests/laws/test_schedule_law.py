@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.model import CORES, MEMORY, Pool, Target
-from forgefile.schedule import Schedule, State
+from forgefile.schedule import Schedule, State, simulated
 from tests.conftest import Needs
 
 ENDS = (State.DONE, State.FAILED, State.SKIPPED)
@@ -64,7 +64,7 @@ class Build:
 
     def start(self):
         before = set(self.schedule.running)
-        started = self.schedule.start(lambda _: self.rank)
+        started = self.schedule.start(lambda: self.rank)
         self.started += started
         running = self.schedule.running
         assert running, "whatever waits for whatever, something runs"
@@ -75,14 +75,19 @@ class Build:
         self.check_order(before, started)
 
     def check_order(self, before, started):
-        """Who waits finds a pool full, or kept free for one before it; who comes after it does not take from it."""
-        kept = set()
+        """Who waits finds a pool full, or kept free for one before it; who comes after it does not take from it.
+
+        Of those that want the same, the first keeps what it lacks free.
+        """
+        kept, waiting = set(), set()
         for target in sorted(self.rank, key=self.rank.get, reverse=True):
             if self.schedule.state(target) is State.QUEUED:
                 above = before | {other for other in started if self.rank[other] > self.rank[target]}
                 lacking = {p for p in target.pools if self.held(p, {*above, target}) > self.capacity[p]}
                 assert lacking or kept & target.pools.keys()
-                kept |= lacking
+                demand = frozenset((p, self.held(p, {target})) for p in target.pools)
+                kept |= lacking if demand not in waiting else set()
+                waiting.add(demand)
             elif target in started:
                 assert not kept & target.pools.keys()
 
@@ -139,3 +144,14 @@ def test_remaining_is_never_shorter_than_that_of_what_stands_above(targets, dura
     for target in targets:
         above = [length[other] for other in targets if target in inputs(other)]
         assert length[target] == seconds[target] + max(above, default=0.0)
+
+
+@given(graphs(), st.dictionaries(st.integers(0, 8), st.floats(0, 9)), st.integers(1, 3))
+def test_a_simulated_build_takes_no_less_than_its_longest_path_and_its_work_on_all_cores(targets, durations, cores):
+    seconds = {target: durations[number] for number, target in enumerate(targets) if number in durations}
+    length = remaining(targets, lambda target: seconds.get(target, 0.0))
+    took = simulated(targets, seconds, {CORES: cores, MEMORY: MEMORY_BYTES}, lambda: length)
+    work = sum(alone * min(target.pools[CORES], cores) for target, alone in seconds.items())
+    assert took >= max(length.values()) - 1e-9
+    assert took >= work / cores - 1e-9
+    assert took <= sum(seconds.values()) + 1e-9

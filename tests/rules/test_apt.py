@@ -3,7 +3,7 @@
 import pytest
 
 from forgefile.errors import ForgefileError
-from forgefile.model import Cache, Call, Copy, Run, Sandbox, Source, Target, Write
+from forgefile.model import Cache, Call, Copy, Run, Sandbox, Secret, Source, Target, Write
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 from forgefile.rules import Apt, AptSource
 from tests.conftest import make, make_tree
@@ -13,7 +13,10 @@ DEB = Source(path="debs/own.deb")
 BUILT = make("other.deb")
 KEY = Source(path="keys/own.asc")
 OUT = "/run/forge/out"
-CACHES = (Cache(name="deb", path="/var/cache/apt/archives"), Cache(name="lists", path="/var/lib/apt/lists"))
+CACHES = (
+    Cache(name="deb", path="/var/cache/apt/archives", downloads=True),
+    Cache(name="lists", path="/var/lib/apt/lists"),
+)
 ENV = {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true"}
 SETTLED = Call(settle, root=OUT)
 
@@ -113,6 +116,9 @@ def test_the_key_keeps_its_kind(key, path):
 # Steps
 
 
+AUTH = Secret(name="archives", file="auth.conf")
+
+
 def steps(**fields):
     """Return the steps but for the two around them that defer initial ram disks."""
     given = list(Apt(base=BASE, **fields).steps(Sandbox()))
@@ -188,6 +194,14 @@ def test_options_and_environment_reach_every_apt_get():
     for step in runs:
         assert "APT::Default-Release=sid" in configuration(step)
         assert step.env == {**ENV, "A": "1"}
+
+
+def test_passwords_of_archives_are_told_by_their_path():
+    *runs, _ = steps(packages=("vim",), upgrade=True, auth=AUTH)
+    assert len(runs) == 3
+    for step in runs:
+        assert "Dir::Etc::netrc=/run/forge/secret/archives" in configuration(step)
+    assert Target("packages", Apt(base=BASE, packages=("vim",), auth=AUTH), None).inputs == (BASE, AUTH)
 
 
 def test_its_inputs():

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from forgefile.errors import ForgefileError
-from forgefile.model import Rule, Run, Sandbox, Source, Target
+from forgefile.model import Rule, Run, Sandbox, Secret, Source, Target
 from forgefile.rules import OUT, Command
 
 
@@ -71,16 +71,25 @@ def test_steps():
         Run(("sort", "/run/forge/src/words.txt"), stdout="/run/forge/out")
     ]
     rule = Command(
-        argv=("xz", "-k", THING, ("--out=", OUT, ".x")), env={"A": "1"}, network=True, tools=("liblzma", "/etc/x")
-    )
+        argv=("xz", "-k", THING, ("--out=", OUT, ".x")), env={"A": "1"}, network=True, mounts=True,
+        tools=("liblzma", "/etc/x"),
+    )  # fmt: skip
     assert list(rule.steps(box)) == [
         Run(
             ("xz", "-k", "/run/forge/in/thing.tar", "--out=/run/forge/out.x"),
             env={"A": "1"},
             network=True,
+            mounts=True,
             tools=("liblzma", "/etc/x"),
         )
     ]
+
+
+def test_a_secret_stands_for_its_file():
+    token = Secret(name="token", env="TOKEN")
+    rule = Command(argv=("curl", "--netrc-file", token, "-o", OUT))
+    assert list(rule.steps(Sandbox())) == [Run(("curl", "--netrc-file", "/run/forge/secret/token", "-o", Sandbox.out))]
+    assert Target("x", rule, None).inputs == (token,)
 
 
 def test_its_inputs_are_the_artifacts_in_argv():

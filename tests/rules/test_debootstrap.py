@@ -11,6 +11,7 @@ from forgefile.rules import Debootstrap
 OUT = "/run/forge/out"
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SYSTEM = 'for name in dev proc sys; do mkdir -p "$0/$name"; mount --rbind "/$name" "$0/$name"; done; exec "$@"'
 KEY = Source(path="keys/own.gpg")
 
 
@@ -44,6 +45,7 @@ def run(**fields):
 def test_steps():
     assert run(suite="bookworm") == Run(
         (
+            *("sh", "-ec", SYSTEM, OUT),
             "debootstrap",
             "--force-check-gpg",
             f"--keyring={KEYRING}",
@@ -55,9 +57,10 @@ def test_steps():
             MIRROR,
         ),
         network=True,
-        env={"DEBIAN_FRONTEND": "noninteractive"},
-        tools=(KEYRING,),
-        caches=(Cache(name="deb", path="/run/forge/tmp/deb"),),
+        mounts=True,
+        env={"DEBIAN_FRONTEND": "noninteractive", "container": "lxc"},
+        tools=("debootstrap", KEYRING),
+        caches=(Cache(name="deb", path="/run/forge/tmp/deb", downloads=True),),
         retries=RETRIES,
         flaky=TROUBLE,
     )
@@ -77,6 +80,7 @@ def test_steps_with_everything():
         environment={"A": "1"},
     )
     assert step.argv == (
+        *("sh", "-ec", SYSTEM, OUT),
         "debootstrap",
         "--force-check-gpg",
         "--keyring=/run/forge/src/keys/own.gpg",
@@ -91,7 +95,8 @@ def test_steps_with_everything():
         OUT,
         "http://a.example",
     )
-    assert (step.env, step.tools) == ({"DEBIAN_FRONTEND": "noninteractive", "A": "1"}, ())
+    assert step.env == {"DEBIAN_FRONTEND": "noninteractive", "container": "lxc", "A": "1"}
+    assert step.tools == ("debootstrap",)
 
 
 def test_no_variant_and_no_merged_usr():

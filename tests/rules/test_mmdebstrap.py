@@ -4,7 +4,7 @@ import pytest
 
 from forgefile.errors import ForgefileError
 from forgefile.mirror import RETRIES, TROUBLE
-from forgefile.model import Cache, Call, Run, Sandbox, Source, Target, Write
+from forgefile.model import Cache, Call, Run, Sandbox, Secret, Source, Target, Write
 from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, forget_host, settle
 from forgefile.rules import Mmdebstrap
 
@@ -78,9 +78,13 @@ def test_steps():
             OUT,
         ),
         network=True,
+        mounts=True,
         env={"DEBIAN_FRONTEND": "noninteractive"},
         tools=(KEYRING,),
-        caches=(Cache(name="deb", path="/run/forge/tmp/deb"), Cache(name="lists", path="/run/forge/tmp/lists")),
+        caches=(
+            Cache(name="deb", path="/run/forge/tmp/deb", downloads=True),
+            Cache(name="lists", path="/run/forge/tmp/lists"),
+        ),
         retries=RETRIES,
         flaky=TROUBLE,
     )
@@ -127,3 +131,12 @@ def test_a_tree_that_may_have_no_shell_is_not_entered_by_one(variant):
 def test_it_is_a_tree_on_nothing():
     target = Target("rootfs", Mmdebstrap(suite="bookworm", keyring=KEY), None)
     assert (target.output, target.inputs) == ("tree", (KEY,))
+
+
+def test_passwords_of_mirrors_are_told_by_their_path():
+    auth = Secret(name="archives", file="auth.conf")
+    rule = Mmdebstrap(suite="bookworm", auth=auth, apt_options=("A 1;",))
+    assert run(suite="bookworm", auth=auth, apt_options=("A 1;",)).argv[-4:] == (
+        '--aptopt=Dir::Etc::netrc "/run/forge/secret/archives"', "--aptopt=A 1;", "bookworm", OUT,
+    )  # fmt: skip
+    assert Target("rootfs", rule, None).inputs == (auth,)

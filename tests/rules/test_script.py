@@ -11,7 +11,10 @@ BASE = make_tree("rootfs")
 TUNE = Source(path="scripts/tune.sh")
 WORDS = Source(path="words.txt")
 IMAGE = make("arm64/disk.img")
-PATHS = {"FORGE_INPUTS": "/run/forge/in", "FORGE_SOURCES": "/run/forge/src", "FORGE_TMP": "/run/forge/tmp"}
+PATHS = {
+    "FORGE_INPUTS": "/run/forge/in", "FORGE_SOURCES": "/run/forge/src", "FORGE_TMP": "/run/forge/tmp",
+    "FORGE_SECRETS": "/run/forge/secret",
+}  # fmt: skip
 COPIED = Copy("/run/forge/src/scripts/tune.sh", "/run/forge/tmp/script", mode=0o755)
 
 
@@ -60,13 +63,15 @@ def test_steps_on_the_host():
 
 
 def test_steps_with_everything():
-    assert steps(arguments=("-v", WORDS, IMAGE), inputs=(IMAGE,), environment={"A": "1"}, network=True) == [
+    fields = {"inputs": (IMAGE,), "environment": {"A": "1"}, "network": True, "mounts": True}
+    assert steps(arguments=("-v", WORDS, IMAGE), **fields) == [
         COPIED,
         Run(
             ("/run/forge/tmp/script", "-v", "/run/forge/src/words.txt", "/run/forge/in/arm64/disk.img"),
             root="/run/forge/out",
             env={**PATHS, "A": "1"},
             network=True,
+            mounts=True,
         ),
     ]
 

@@ -1,15 +1,14 @@
 """An ordinary user runs what root runs, with the same command, and gets the same bits."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ordinary_user, python_of
 from tests.system.conftest import Project, new_project
 from tests.system.test_example import sha256
 
@@ -21,35 +20,27 @@ Forge = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """The home of a user who has subordinate ids and nothing else."""
-    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", USER], check=True)
-    yield Path(f"~{USER}").expanduser()
-    subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
+    """The home of a user."""
+    with ordinary_user(USER) as made:
+        yield made
 
 
 @pytest.fixture
 def project(home: Path, debs: Path) -> Project:
-    """The example in the user's home, with the packages downloaded and forge beside it."""
+    """The example in the user's home, with the packages downloaded."""
     made = new_project(home / "example", None)
     shutil.copytree(debs, made.root / ".forge" / "cache")
-    for name in ("forgefile", "xxhash", "networkx"):
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        shutil.copytree(Path(spec.origin).parent, home / "lib" / name)
-    subprocess.run(["chown", "-R", f"{USER}:", home], check=True)
+    subprocess.run(["chown", "-R", f"{USER}:", made.root], check=True)
     return made
 
 
 @pytest.fixture
 def forge(home: Path, project: Project) -> Forge:
-    """Run forge as the user, with a Python that the user may run."""
-    own = subprocess.run(["su", USER, "-c", f"test -x {sys.executable}"], check=False).returncode == 0
-    python = sys.executable if own else f"/usr/bin/python3.{sys.version_info.minor}"
+    """Run forge as the user."""
     environment = f"PYTHONPATH={home / 'lib'} PYTHONDONTWRITEBYTECODE=1"
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        line = f"cd '{project.root}' && {environment} exec {python} -m forgefile {' '.join(words)}"
+        line = f"cd '{project.root}' && {environment} exec {python_of(USER)} -m forgefile {' '.join(words)}"
         return subprocess.run(["su", USER, "-c", line], capture_output=True, text=True, check=False)
 
     return run
@@ -58,8 +49,9 @@ def forge(home: Path, project: Project) -> Forge:
 def test_the_same_bits_and_nothing_left(example: Project, project: Project, forge: Forge) -> None:
     doctor = forge("doctor")
     assert doctor.returncode == 0, doctor.stdout
-    built = forge("disk.img", "disk.qcow2", "ostree")
-    assert built.returncode == 0, built.stdout + built.stderr
+    verified = forge("verify", "disk.img", "disk.qcow2", "ostree")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert verified.stdout.splitlines()[-1].endswith(": 7 same")
     for name in ("disk.img", "disk.qcow2"):
         assert sha256(project.root / name) == sha256(example.root / name), name
         assert (project.root / name).owner() == USER
@@ -68,6 +60,12 @@ def test_the_same_bits_and_nothing_left(example: Project, project: Project, forg
     assert set(layers["user"]) <= set(layers["root"])
     assert forge("export", "tuned", "tree").returncode == 0
     assert (project.root / "tree/etc/motd").exists()
+    text = (project.root / "overlay/etc/motd").read_text()
+    (motd,) = [path for path in (project.root / ".forge/layers").glob("*/etc/motd") if path.read_text() == text]
+    motd.write_text("changed in the store\n")
+    assert forge("export", "tuned", "other").returncode == 2
+    assert forge("tuned").returncode == 0
+    assert motd.read_text() == text
     assert not subprocess.run(["findmnt", "--noheadings", "-t", "overlay"], capture_output=True, check=False).stdout
     cleaned = forge("clean", "--all")
     assert cleaned.returncode == 0, cleaned.stderr

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -133,6 +134,51 @@ def archive(tmp_path: Path) -> Iterator[str]:
     server.shutdown()
     server.server_close()
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
+
+
+def guarded(folder: Path) -> ThreadingHTTPServer:
+    """Serve a folder on loopback to who knows the password."""
+
+    class Guard(_Quiet):
+        def do_GET(self) -> None:
+            if self.headers["Authorization"] == "Basic " + b64encode(b"me:hunter2-hunter2").decode():
+                super().do_GET()
+            else:
+                self.send_error(401)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Guard, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def test_an_archive_that_wants_a_password(project: Project, archive: str, tmp_path: Path) -> None:
+    server = guarded(tmp_path / "archive")
+    url = f"http://127.0.0.1:{server.server_port}"
+    auth = tmp_path / "auth.conf"
+    auth.write_text(f"machine {url} login me password hunter2-hunter2\n")
+    shutil.copy(tmp_path / "archive.asc", project.root / "archive.asc")
+    write(
+        project,
+        ROOTFS,
+        f'auth = forge.secret("archives", file={str(auth)!r})',
+        f'extra = AptSource("extra", url="{url}", suites=("./",), key=forge.source("archive.asc"))',
+        'forge.target("refused", Apt(base=rootfs, packages=("fromarchive",), sources=(extra,)))',
+        'forge.target("packages", Apt(base=rootfs, packages=("fromarchive",), sources=(extra,), auth=auth))',
+        f'mirrors = ("deb http://deb.debian.org/debian bookworm main", "deb [trusted=yes] {url} ./")',
+        'forge.target("whole", Mmdebstrap(suite="bookworm", mirrors=mirrors, include=("fromarchive",), auth=auth))',
+    )
+    refused = project.forge("refused")
+    assert refused.status == 1
+    assert "401" in refused.out
+    project.build("packages", "whole")
+    for target in ("packages", "whole"):
+        assert (exported(project, target) / "usr/share/fromarchive/file").read_text() == "fromarchive"
+        grep = ("grep", "-rl", "/run/forge/secret", project.root / f"exported {target}")
+        assert subprocess.run(grep, check=False, stdout=subprocess.PIPE).stdout == b""
+    grep = ("grep", "-rl", "hunter2", project.root)
+    assert subprocess.run(grep, check=False, stdout=subprocess.PIPE).stdout == b""
+    server.shutdown()
+    server.server_close()
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forgefile.cache.collect import Extent, carry_out, choose, measure, plan
+from forgefile.cache.collect import Extent, carry_out, choose, measure, plan, total_bytes
 from forgefile.cache.records import Held, Result
 from forgefile.cache.store import Store, project_of
 from tests.unit.test_store import built, built_tree
@@ -231,3 +231,12 @@ def test_what_was_removed_but_not_forgotten_is_built_again(project):
     assert project.problem(second) is None
     assert built(project, "1", fingerprint="f1") == first
     assert project.problem(first) is None
+
+
+def test_a_folder_takes_its_files_once_and_one_that_is_not_there_nothing(tmp_path):
+    (tmp_path / "folder/below").mkdir(parents=True)
+    (tmp_path / "folder/below/file").write_bytes(b"x" * 10_000)
+    (tmp_path / "folder/same").hardlink_to(tmp_path / "folder/below/file")
+    blocks = [(tmp_path / name).stat().st_blocks for name in ("folder/below", "folder/same")]
+    assert total_bytes(str(tmp_path / "folder")) == 512 * sum(blocks)
+    assert total_bytes(str(tmp_path / "none")) == 0

@@ -2,12 +2,13 @@
 
 import os
 import stat
+import time
 
 import pytest
 import xxhash
 
 from forgefile.cache import digest
-from forgefile.cache.digest import file_digest, scan, seal_file, seal_layer
+from forgefile.cache.digest import file_digest, layer_summary, scan, seal_file, seal_layer
 from forgefile.errors import StoreError
 
 MIB = 1 << 20
@@ -243,9 +244,25 @@ def test_seal_file(tmp_path):
     path.write_text("content")
     path.chmod(0o600)
     sealed = seal_file(str(path), EPOCH)
-    assert sealed == (xxhash.xxh3_128_hexdigest(b"content"), 7)
+    assert sealed == (xxhash.xxh3_128_hexdigest(b"content"), 7, path.stat().st_blocks * 512)
     status = path.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o644, EPOCH)
+
+
+def test_a_file_takes_what_it_alone_has_on_the_disk(tmp_path):
+    path, other = tmp_path / "out", tmp_path / "other"
+    with path.open("wb") as stream:
+        stream.write(b"x" * 8192)
+        stream.truncate(1 << 30)
+    assert 8192 <= seal_file(str(path), EPOCH).disk_bytes < 1 << 20
+    other.hardlink_to(path)
+    assert seal_file(str(path), EPOCH).disk_bytes == 0
+
+
+def test_a_layer_takes_what_it_alone_has_on_the_disk(tmp_path):
+    tree = layer(tmp_path / "tree")
+    alone = [path for path in (tree, *tree.rglob("*")) if path.is_dir() or path.lstat().st_nlink == 1]
+    assert seal_layer(str(tree), EPOCH).disk_bytes == sum(path.lstat().st_blocks for path in alone) * 512
 
 
 def test_seal_file_tells_executables_apart(tmp_path):
@@ -416,3 +433,61 @@ def test_names_that_are_no_utf8(tmp_path):
             pass
         digests.add(seal_layer(os.fsdecode(path), EPOCH).digest)
     assert len(digests) == 2
+
+
+# Summaries
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_a_layer_changes_its_summary(tmp_path, change):
+    path = layer(tmp_path / "layer")
+    before = layer_summary(str(path))
+    time.sleep(0.02)  # the clock's tick
+    CHANGES[change](path)
+    assert layer_summary(str(path)) != before
+
+
+def test_a_summary_is_the_same_until_something_changes(tmp_path):
+    path = layer(tmp_path / "layer")
+    before = layer_summary(str(path))
+    assert 0 < before < 1 << 63
+    for each in path.rglob("*"):
+        if each.is_file():
+            each.read_bytes()
+    assert layer_summary(str(path)) == before
+    os.setxattr(path, "user.mine", b"mine")
+    assert layer_summary(str(path)) != before, "the folder itself counts, too"
+    with pytest.raises(FileNotFoundError):
+        layer_summary(str(tmp_path / "none"))
+
+
+def test_names_in_a_shared_cache_do_not_count(tmp_path):
+    """A file may get and lose names elsewhere; all other changes of it count."""
+    path, cache = tmp_path / "layer", tmp_path / "cache"
+    for folder in (path, cache):
+        folder.mkdir()
+    (path / "alone").write_text("alone")
+    (path / "object").write_text("object")
+    os.link(path / "object", path / "again")
+    os.link(path / "object", cache / "object")
+    before = layer_summary(str(path))
+    os.link(path / "object", cache / "more")
+    assert layer_summary(str(path)) == before
+    (cache / "more").unlink()
+    assert layer_summary(str(path)) == before
+    os.link(path / "alone", cache / "alone")
+    assert layer_summary(str(path)) != before
+    (cache / "alone").unlink()
+    before = layer_summary(str(path))
+    (path / "object").write_text("OBJECT")
+    assert layer_summary(str(path)) != before
+
+
+def test_the_change_time_of_a_file_with_all_its_names_in_the_layer_counts(tmp_path):
+    (tmp_path / "one").write_text("content")
+    os.link(tmp_path / "one", tmp_path / "two")
+    before, status = layer_summary(str(tmp_path)), os.stat(tmp_path / "one")
+    time.sleep(0.02)
+    (tmp_path / "one").write_text("CONTENT")
+    os.utime(tmp_path / "two", ns=(1, status.st_mtime_ns))
+    assert layer_summary(str(tmp_path)) != before

@@ -13,14 +13,14 @@ import pytest
 
 from forgefile import Forge, cli, rules
 from forgefile.errors import ForgeError
-from forgefile.model import Sandbox
+from forgefile.model import Sandbox, Secret
 from tests.conftest import make, make_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
-HOSTS = ("deb.debian.org", "keepachangelog.com", "ostreedev.github.io", "semver.org", "ui.perfetto.dev")
+HOSTS = ("deb.debian.org", "example.org", "keepachangelog.com", "ostreedev.github.io", "semver.org", "ui.perfetto.dev")
 
 
 def blocks(*languages):
@@ -79,6 +79,8 @@ class Handles(dict):
             return make(name)
         if name in ("system", "tree"):
             return make_tree(name)
+        if name == "token":
+            return Secret(name=name, env="TOKEN")
         raise KeyError(name)
 
 

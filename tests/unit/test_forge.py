@@ -5,7 +5,7 @@ import pytest
 from forgefile.errors import ForgefileError, UsageError
 from forgefile.forge import RESERVED, VERBS, Forge
 from forgefile.graph import OptionValue
-from forgefile.model import CORES, MEMORY, Pool, Source
+from forgefile.model import CORES, MEMORY, Pool, Secret, Source
 from tests.conftest import Needs, NeedsTree
 
 
@@ -326,3 +326,47 @@ def test_what_a_target_cannot_hold(forge, keywords, message, hint):
     assert message in caught.value.message
     assert hint is None or hint in caught.value.hint
     assert (caught.value.status, caught.value.location.file) == (2, __file__)
+
+
+# Secrets
+
+
+def test_a_secret_is_not_looked_at(forge, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    token = forge.secret("token", env="NO_SUCH_VARIABLE")
+    key = forge.secret("deploy-key.2", file="keys//none")
+    home = forge.secret("netrc", file="~/.netrc")
+    assert (token, key) == (
+        Secret(name="token", env="NO_SUCH_VARIABLE"), Secret(name="deploy-key.2", file="keys/none")
+    )  # fmt: skip
+    assert home.file == "/home/me/.netrc"
+    assert forge.graph().secrets == (token, key, home)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("", {"env": "A"}, "a secret is named by a plain word, not by ''"),
+        ("a/b", {"env": "A"}, "a secret is named by a plain word, not by 'a/b'"),
+        ("..", {"env": "A"}, "a secret is named by a plain word, not by '..'"),
+        (".a", {"env": "A"}, "a secret is named by a plain word, not by '.a'"),
+        ("ä", {"env": "A"}, "a secret is named by a plain word, not by 'ä'"),
+        ("a\n", {"env": "A"}, "a secret is named by a plain word"),
+        (3, {"env": "A"}, "a secret is named by a plain word, not by 3"),
+        ("taken", {"env": "A"}, "the secret 'taken' is declared twice"),
+        ("a", {}, "the secret 'a' comes from a file or from a variable"),
+        ("a", {"env": "A", "file": "a"}, "the secret 'a' comes from a file or from a variable"),
+        ("a", {"env": ""}, "the secret 'a' comes from a file or from a variable"),
+        ("a", {"file": 3}, "the secret 'a' comes from a file or from a variable"),
+        ("a", {"file": "a\0b"}, "the secret 'a' comes from a file or from a variable"),
+        ("a", {"env": "A=B"}, "the secret 'a' cannot come from the variable 'A=B'"),
+        ("a", {"env": "PATH"}, "the secret 'a' cannot come from the variable 'PATH'"),
+        ("a", {"env": "HTTPS_PROXY"}, "the secret 'a' cannot come from the variable 'HTTPS_PROXY'"),
+    ],
+)
+def test_a_secret_that_may_not_be(forge, name, keywords, message):
+    forge.secret("taken", env="TAKEN")
+    with pytest.raises(ForgefileError) as caught:
+        forge.secret(name, **keywords)
+    assert message in caught.value.message
+    assert caught.value.location.file == __file__

@@ -18,6 +18,7 @@ from forgefile.model import (
     Rule,
     Run,
     Sandbox,
+    Secret,
     Source,
     Tree,
     Value,
@@ -217,6 +218,12 @@ def test_a_step_survives_pickling(step):
 def test_artifacts_are_found_however_deep_each_once_in_order():
     value = (WORDS, {"a": Inner(source=Source(path="z"))}, (Everything(tree=TREE, trees=(TREE,)), (FILE,)), WORDS)
     assert artifacts(value) == (WORDS, Source(path="z"), TREE, FILE)
+
+
+def test_secrets_are_the_last_artifacts():
+    token, key = Secret(name="token", env="TOKEN"), Secret(name="key", file="key")
+    assert artifacts((token, WORDS, {"a": key}, TREE, token)) == (WORDS, TREE, token, key)
+    assert Sandbox().path(token) == "/run/forge/secret/token"
 
 
 def test_artifacts_of_texts_and_numbers_are_none():

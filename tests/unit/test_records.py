@@ -129,9 +129,10 @@ def test_what_was_seen_of_files(records):
     seen = {"": (None, ("d", 0o755, "")), "caf\udce9": (KEY, ("f", 0o644, "aa")), "l": (KEY, ("l", 0, "t"))}
     records.keep_seen("/p/overlay", "d1", seen)
     assert records.seen("/p/overlay") == ("d1", seen)
-    records.keep_listing("d1", seen)
+    listing = {name: entry for name, (_, entry) in seen.items()}
+    records.keep_listing("d1", listing)
     records.keep_listing("d1", {})
-    assert records.listing("d1") == {name: entry for name, (_, entry) in seen.items()}
+    assert records.listing("d1") == listing
 
 
 def test_keys_of_objects_and_of_placed_files(records):
@@ -222,11 +223,11 @@ def test_what_is_of_use_to_no_record_is_dropped(records, tmp_path):
     for digest in ("d1", "d9"):
         records.keep_object_key(digest, KEY)
     for layer in ("l1", "l2", "l3"):
-        records.keep_layer(layer)
+        records.keep_layer(layer, 7)
     records.drop([held for held in records.held() if held.fingerprint == "f2"], [])
     assert records.find("f2", "f2") is records.current("f2") is None
     assert (records.object_key("d1"), records.object_key("d9")) == (KEY, None)
-    assert [records.layer_is_whole(layer) for layer in ("l1", "l2", "l3")] == [True, True, False]
+    assert [records.layer_summary(layer) for layer in ("l1", "l2", "l3")] == [7, 7, None]
     assert (records.listing("1"), records.listing("2")) == ({}, None)
     assert (records.seen(str(source))[0], records.seen(str(tmp_path / "gone"))[0]) == ("d", "")
 
@@ -410,3 +411,13 @@ def test_records_of_another_version_are_dropped_by_a_build(path):
     records.remember(record("f1"))
     assert records.find("f1", "a") == record("f1")
     records.close()
+
+
+def test_what_a_run_took_comes_back(records):
+    took = record("f1")._replace(disk_bytes=8192, downloads={"deb/a_1_amd64.deb": 7})
+    records.remember(took)
+    assert records.current("a") == took
+    records.make_current("b", "f1")
+    assert records.current("b")[-2:] == took[-2:], "also by another target that has the result"
+    records.remember(record("f2"))
+    assert records.current("a")[-2:] == (0, None)

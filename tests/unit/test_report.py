@@ -15,17 +15,22 @@ from forgefile.errors import ForgeError, UsageError
 from forgefile.events import (
     Built,
     Current,
+    Differs,
     Event,
     Failed,
     Finished,
     Note,
     Output,
     Planned,
+    Predicted,
     Restored,
     Retrying,
+    Same,
     Skipped,
     Started,
     StepStarted,
+    Verified,
+    Verifying,
 )
 from forgefile.report import Sink, Tee, reporter
 from forgefile.report.json import Json
@@ -195,6 +200,7 @@ def test_the_end_says_what_was_done_and_where_it_lies():
     told = plain(
         Built(t=0.0, target="a", wall_s=1.0, size=5, path="/project/a"),
         Restored(t=0.0, target="b", path="/project/b"),
+        Current(t=0.0, target="c", path="/project/c"),
         finished(built=1, restored=1, current=4),
     )
     assert told.splitlines()[2:] == [
@@ -236,6 +242,10 @@ PLANS = (
     Planned(t=0.0, target="tuned", action="restore", reasons=("option suite: trixie → bookworm",), expected_s=1.0),
     Planned(t=0.0, target="rootfs", action="none", expected_s=130.0),
 )
+PREDICTED = Predicted(
+    t=0.0, jobs=2, unknown=1, least_s=21.3, most_s=80.0, downloads_unknown=("packages",), disk_bytes=5 << 20,
+    free_bytes=9 << 30,
+)  # fmt: skip
 TABLE = """\
 packages  would run              21.3 s  packages: + openssh-server
 system    may run
@@ -243,13 +253,38 @@ system    may run
     overlay/etc/motd: new
 tuned     would be restored       1.0 s  option suite: trixie → bookworm
 rootfs    up to date         2 min 10 s
-1 would run, 1 may run, 1 would be restored, 1 up to date; 21.3 s of work when last built, and 1 never timed
+1 would run, 1 may run, 1 would be restored, 1 up to date; at least 21.3 s to 1 min 20 s with -j2, 1 never timed
+downloads unknown for packages; at least 5.0 MiB of disk, 9.0 GiB free
 """
 
 
 def test_a_dry_run_is_a_table():
-    assert plain(*PLANS, finished(), dry_run=True) == TABLE
-    assert plain(*PLANS, dry_run=True) == TABLE, "also when the run was cut short"
+    assert plain(*PLANS, PREDICTED, dry_run=True) == TABLE
+    *rows, _, _ = TABLE.splitlines()
+    cut = [*rows, "1 would run, 1 may run, 1 would be restored, 1 up to date"]
+    assert plain(*PLANS, dry_run=True).splitlines() == cut, "also when the run was cut short"
+
+
+FREE = " of disk, 9.0 GiB free"
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ({}, ["never timed yet"]),
+        ({"least_s": 80.0, "most_s": 80.0, "disk_bytes": 9}, ["about 1 min 20 s with -j2", "about 9 B" + FREE]),
+        ({"least_s": 0.1, "most_s": 1.4, "disk_bytes": 9}, ["0.1 s to 1.4 s with -j2", "up to 9 B" + FREE]),
+        ({"least_s": 0.1, "most_s": 0.1, "unknown": 3}, ["at least 0.1 s with -j2, 3 never timed"]),
+        ({"download_bytes": 0}, ["never timed yet"]),
+        ({"download_bytes": 3000}, ["never timed yet", "2.9 KiB to download again"]),
+        ({"downloads_unknown": ("a", "b")}, ["never timed yet", "downloads unknown for a and b"]),
+    ],
+)
+def test_a_prediction_tells_what_is_known(known, told):
+    prediction = Predicted(t=0.0, jobs=2, free_bytes=9 << 30, **known)
+    event = Planned(t=0.0, target="a", action="run", reasons=("never built",))
+    _, first, *more = plain(event, prediction, dry_run=True).splitlines()
+    assert [first.removeprefix("1 would run; "), *more] == told
 
 
 def test_a_dry_run_cuts_long_lists_of_reasons():
@@ -257,13 +292,15 @@ def test_a_dry_run_cuts_long_lists_of_reasons():
     assert plain(event, dry_run=True).splitlines()[10:] == [
         "    file9: new",
         "    and 37 more",
-        "1 would run; never timed yet",
+        "1 would run",
     ]
     assert len(plain(event, dry_run=True, verbosity="verbose").splitlines()) == 49
 
 
 def test_a_dry_run_with_nothing_to_do():
-    assert plain(Planned(t=0.0, target="a", action="none"), dry_run=True) == "a  up to date\n1 up to date\n"
+    current = Planned(t=0.0, target="a", action="none")
+    nothing = Predicted(t=0.0, jobs=2, least_s=0.0, most_s=0.0, download_bytes=0, disk_bytes=0, free_bytes=9)
+    assert plain(current, nothing, dry_run=True) == "a  up to date\n1 up to date\n"
 
 
 # JSON ----------------------------------------------------------------------------------------------------------------
@@ -646,3 +683,57 @@ def test_explained_on_a_terminal():
     display.report(Built(t=1.0, target="a", wall_s=1.0, size=1))
     display.close()
     assert stream.getvalue() == f"{TOLD}built a in 1.0 s, 1 B\n"
+
+
+# A second build
+
+VERIFYING = Verifying(t=1.0, varied=("clock", "umask", "folder"), kept=("user",))
+DIFFERS = Differs(
+    t=3.0,
+    target="disk.img",
+    wall_s=2.1,
+    differences=("content from byte 0: 'a' → 'b'",),
+    more=3,
+    report=("-a", "+b"),
+    first="a/disk",
+    second="b/disk",
+    location="Forgefile.py:22",
+    hint="look",
+)
+
+
+def verified(status: int, **counts: int) -> Verified:
+    return Verified(t=4.0, status=status, wall_s=4.2, **{"same": 0, "differs": 0, "failed": 0, "skipped": 0, **counts})
+
+
+def test_a_verification_in_lines():
+    end = verified(1, same=1, differs=1, skipped=1)
+    assert plain(VERIFYING, Same(t=2.0, target="a", wall_s=1.0), DIFFERS, SKIPPED, end) == """\
+building again, later and with another umask and folder; the same user
+same a in 1.0 s
+differs disk.img after 2.1 s
+  content from byte 0: 'a' → 'b'
+  and 3 more
+  diffoscope
+    | -a
+    | +b
+  declared at  Forgefile.py:22
+  first        a/disk
+  second       b/disk
+  hint         look
+skipped disk.qcow2: disk.img differs
+not the same after 4.2 s: 1 same, 1 differs, 1 not compared
+"""
+
+
+def test_the_ends_of_a_verification():
+    assert plain(verified(0, same=2)) == "the same in 4.2 s: 2 same\n"
+    assert plain(verified(130, skipped=2)) == "interrupted after 4.2 s: 2 not compared\n"
+    assert plain(verified(0)) == "the same in 4.2 s: nothing to build\n"
+
+
+def test_a_second_build_begins_anew_on_a_terminal():
+    first = (*RUNNING, Built(t=3.0, target="packages", wall_s=2.0, size=1), VERIFYING)
+    again = Planned(t=3.0, target="packages", action="run", expected_s=2.0)
+    assert "0 %  0 of 1" in drawn(*first, again)[0]
+    assert "100 %  1 of 1" in drawn(*first, again, Same(t=4.0, target="packages", wall_s=1.0))[0]

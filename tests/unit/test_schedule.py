@@ -2,8 +2,9 @@
 
 import pytest
 
+from forgefile.graph import remaining
 from forgefile.model import CORES, MEMORY, Pool, Target
-from forgefile.schedule import Schedule, State
+from forgefile.schedule import Schedule, State, simulated
 from tests.conftest import Needs, make
 
 LOW = make("low")
@@ -18,7 +19,7 @@ def schedule_of(targets, cores=4, memory=8):
     return Schedule(targets, {CORES: cores, MEMORY: memory})
 
 
-def flat(_):
+def flat():
     return dict.fromkeys(ALL, 0.0)
 
 
@@ -101,14 +102,14 @@ def test_the_longest_remaining_path_starts_first_and_ties_keep_their_order():
     for target in schedule.ready():
         schedule.queue(target)
     rank = {a: 1.0, b: 5.0, c: 5.0, d: 9.0}
-    assert schedule.start(lambda _: rank) == [d, b]
+    assert schedule.start(lambda: rank) == [d, b]
     schedule.done(b)
-    assert schedule.start(lambda _: rank) == [c]
+    assert schedule.start(lambda: rank) == [c]
     schedule.done(d)
-    assert schedule.start(lambda _: rank) == [a]
+    assert schedule.start(lambda: rank) == [a]
 
 
-def never(_):
+def never():
     raise AssertionError
 
 
@@ -138,7 +139,7 @@ def queued(*targets, cores=4, memory=8):
     schedule = schedule_of(targets, cores, memory)
     for target in schedule.ready():
         schedule.queue(target)
-    return schedule, lambda _: {target: float(-number) for number, target in enumerate(targets)}
+    return schedule, lambda: {target: float(-number) for number, target in enumerate(targets)}
 
 
 def test_what_finds_its_pool_full_waits_and_others_go_ahead():
@@ -151,6 +152,25 @@ def test_what_finds_its_pool_full_waits_and_others_go_ahead():
     assert schedule.start(rank) == [c]
     assert schedule.fail(a) == []
     assert schedule.start(never) == [d]
+
+
+def test_of_equals_that_wait_the_first_speaks_for_all():
+    """What waits for a full pool anyway keeps no cores free."""
+    first, one, large, again, small = (
+        holding("first", links=1), holding("one"), holding("large", links=1, cores=3),
+        holding("again", links=1, cores=3), holding("small"),
+    )  # fmt: skip
+    schedule, rank = queued(first, large, one, again, small, cores=4)
+    assert schedule.start(rank) == [first, one, small]
+
+
+def test_priorities_are_asked_for_once():
+    targets = tuple(holding(name) for name in "abcd")
+    schedule, rank = queued(*targets, cores=1)
+    for target in targets:
+        assert schedule.start(rank) == [target]
+        schedule.done(target)
+        rank = never
 
 
 def test_an_amount_is_taken_whole_and_given_back_whole():
@@ -317,3 +337,32 @@ def test_transitions(state, move):
     with pytest.raises(ValueError, match=f"{target.name} cannot go from {state.name} to "):
         MOVES[move](schedule, target)
     assert schedule.state(target) is state
+
+
+# Simulated
+
+
+MIRROR = Pool("mirror", 1)
+FIRST = Target("first", Needs(), None, pools={MIRROR: 1})
+SECOND = Target("second", Needs(), None, pools={MIRROR: 1})
+WIDE = Target("wide", Needs(), None, pools={CORES: 9})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cores", "took"),
+    [
+        ({}, 2, 0.0),
+        ({LOW: 1.0, LEFT: 2.0, RIGHT: 3.0, TOP: 4.0}, 1, 10.0),
+        ({LOW: 1.0, LEFT: 2.0, RIGHT: 3.0, TOP: 4.0}, 2, 8.0),
+        ({LOW: 1.0, LEFT: 2.0, RIGHT: 3.0, TOP: 4.0, ALONE: 8.0}, 2, 10.0),
+        ({LEFT: 2.0, RIGHT: 3.0}, 9, 3.0),
+        ({LOW: 1.0, TOP: 4.0}, 9, 5.0),
+        ({FIRST: 2.0, SECOND: 3.0}, 9, 5.0),
+        ({FIRST: 2.0, WIDE: 3.0}, 9, 5.0),
+    ],
+    ids=["nothing", "one core", "two cores", "the longest way first", "not low", "not between", "a pool", "all cores"],
+)  # fmt: skip
+def test_a_simulated_build(seconds, cores, took):
+    targets = (*ALL, FIRST, SECOND, WIDE)
+    length = remaining(targets, lambda target: seconds.get(target, 0.0))
+    assert simulated(targets, seconds, {CORES: cores, MEMORY: 8}, lambda: length) == took

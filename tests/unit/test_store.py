@@ -26,7 +26,7 @@ def store(tmp_path):
 
 def built(store, content="content", mode=0o644, *, fingerprint=None, target="a"):
     """Commit a file output and record it; return the result."""
-    staging = store.stage()
+    staging = store.stage(1)
     os.mkdir(f"{staging}/run")
     out = Path(staging, "run/out")
     out.write_text(content)
@@ -40,7 +40,7 @@ def built(store, content="content", mode=0o644, *, fingerprint=None, target="a")
 
 
 def built_tree(store, base=None, *, fingerprint="t", target="tree", content="x"):
-    staging = store.stage()
+    staging = store.stage(1)
     out = Path(staging, "upper" if base is not None else "run/out")
     out.mkdir(parents=True)
     (out / "file").write_text(content)
@@ -143,7 +143,7 @@ def test_an_executable_is_another_object(store):
 
 
 def test_a_job_that_made_nothing(store):
-    staging = store.stage()
+    staging = store.stage(1)
     os.mkdir(f"{staging}/run")
     with pytest.raises(StoreError, match="its steps made no output"):
         commit(store.root, staging, "file", None, EPOCH)
@@ -334,7 +334,7 @@ def test_an_executable_is_placed_as_one(store, tmp_path):
 
 
 def test_a_placed_file_keeps_its_holes(store, tmp_path):
-    staging = store.stage()
+    staging = store.stage(1)
     os.mkdir(f"{staging}/run")
     with open(f"{staging}/run/out", "wb") as stream:
         stream.truncate(64 << 20)
@@ -436,7 +436,7 @@ def test_discard_leaves_what_was_placed(store, tmp_path):
 
 
 def test_staging_folders_are_new_and_swept(store):
-    folders = [store.stage() for _ in range(3)]
+    folders = [store.stage(number) for number in range(3)]
     assert len(set(folders)) == 3
     os.makedirs(f"{folders[0]}/upper/locked/deep")
     os.chmod(f"{folders[0]}/upper/locked", 0)
@@ -533,7 +533,7 @@ def test_a_killed_forge_leaves_no_lock(store):
 
 def failed(store, target, base=None):
     """Keep what a failed job made: an output and something in the folder of its steps; return where it is."""
-    staging = store.stage()
+    staging = store.stage(1)
     out = Path(staging, "run/out" if base is None else "upper")
     out.mkdir(parents=True)
     (out / "half").write_text(target)
@@ -553,7 +553,7 @@ def test_what_failed_is_kept(store, base):
 
 
 def test_nothing_is_kept_of_what_made_nothing(store):
-    staging = store.stage()
+    staging = store.stage(1)
     os.makedirs(f"{staging}/run/tmp")
     assert keep_failed(store.root, staging, "a", None) is None
     assert os.listdir(f"{store.root}/failed") == []
@@ -573,3 +573,30 @@ def test_names_of_failed_targets_do_not_clash(store):
 def test_a_store_in_which_nothing_failed(store):
     store.discard_failed(None)
     store.discard_failed(["a"])
+
+
+# Room
+
+
+def test_a_disk_that_holds_it_is_not_refused(store):
+    store.refuse_small_disk(store.free_bytes() // 2)
+
+
+def test_a_disk_that_cannot_hold_it_is_refused(store):
+    needed = 1 << 60
+    with pytest.raises(UsageError, match=f"cannot hold this: {needed} bytes are needed at {store.root}, ") as caught:
+        store.refuse_small_disk(needed)
+    assert "forge gc" in caught.value.hint
+
+
+def test_free_bytes_are_those_of_the_disk_of_a_store_that_is_not_there(tmp_path):
+    assert Store.open(str(tmp_path / "not/yet"), read_only=True).free_bytes() > 0
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_store_holds_a_result_of_which_the_last_part_is_there(store):
+    file, tree = built(store), built_tree(store)
+    top = built_tree(store, tree.layers, fingerprint="top", content="y")
+    assert [store.holds(result) for result in (file, tree, top)] == [True, True, True]
+    store.remove([f"objects/{file.digest}", f"layers/{top.layers[-1]}"])
+    assert [store.holds(result) for result in (file, tree, top)] == [False, True, False]
