@@ -21,25 +21,13 @@ if TYPE_CHECKING:
     from forgefile.start import Start
 
 _BEGAN = time.monotonic()
-_EPILOG = """\
-commands:
-  build TARGET…       build targets and what they need (the default command)
-  list                list the targets and options that the Forgefile declares
-  why TARGET…         say why a target would be built, or why it was built last
-  log TARGET          print what the last run of a target printed
-  export TREE DEST    write a tree to a folder, or to DEST.tar
-  clean [TARGET…]     remove results, so that they are built again
-  gc                  make the store smaller: remove what no target needs
-  verify TARGET…      build again from nothing, with another clock, user, folder …, and compare
-  doctor              say what this machine lacks, and the line that mends it
-
-examples:
-  forge               build what the Forgefile calls its default
-  forge disk.img      build one target and all that it needs
-  forge 'arm64/*'     build all targets whose name matches
-  forge -n disk.img   say what would be built, why, and how long that takes
-  forge -D suite=trixie disk.img
-"""
+_EXAMPLES = (
+    ("forge", "build what the Forgefile calls its default"),
+    ("forge disk.img", "build one target and all that it needs"),
+    ("forge 'arm64/*'", "build all targets whose name matches"),
+    ("forge -n disk.img", "say what would be built, why, and how long that takes"),
+    ("forge -D suite=trixie disk.img", "set an option of the Forgefile"),
+)
 _ROOM = "'forge gc' removes the results of earlier builds"
 _GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
 """What a disk may answer to any call, and a hint."""
@@ -137,17 +125,28 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def format_help(self) -> str:
+        if self.epilog is None:
+            self.epilog = _commands()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def _commands() -> str:
+    """Return what `forge --help` ends with."""
+    from forgefile import verbs  # noqa: PLC0415
+
+    rows = [("build [TARGET…]", "build targets and what they need (the default command)"), *verbs.summaries()]
+    lines = [f"  {line}" for line in verbs.aligned(rows)]
+    return "\n".join(["commands:", *lines, "", verbs.examples(_EXAMPLES)])
 
 
 def _parser(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb's arguments."""
     parser = _Parser(
         prog="forge" if verb == "build" else f"forge {verb}",
-        description="Build operating system images: only what changed, and say why." if verb == "build" else None,
-        usage="forge [OPTION…] [COMMAND] [TARGET…]" if verb == "build" else None,
-        epilog=_EPILOG if verb == "build" else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         add_help=True,
@@ -161,6 +160,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
         add("--json", action="store_true", help="print one JSON object for each event")
     if verb == "build":
+        parser.description = "Build operating system images: only what changed, and say why."
+        parser.usage = "forge [OPTION…] [COMMAND] [TARGET…]"
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
         add("-n", "--dry-run", action="store_true", help="say what would be done, why, and what that takes; do nothing")
         add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
@@ -174,7 +175,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         return parser
     from forgefile import verbs  # noqa: PLC0415
 
-    verbs.arguments(verb, parser)
+    verbs.describe(verb, parser)
     return parser
 
 

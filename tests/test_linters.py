@@ -67,8 +67,6 @@ FLOORS = {
     "engine": 6,
     "cli": 7,
     "verbs": 7,
-    "verify": 7,
-    "doctor": 7,
     "start": 8,
     "__main__": 9,
 }
@@ -89,6 +87,7 @@ SIDEWAYS = {
     "export": {"cache", "roots"},
     "report": {"report"},
     "engine": {"forecast", "resume"},
+    "verbs": {"verbs"},
 }
 """What a module may import of its own floor: how work is handed down there."""
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import settle
 
+from forgefile.forge import VERBS
+
 THREE = (
     'a = forge.target("a", Shell(line="echo a"))',
     'b = forge.target("b", Shell(line="echo b >&2; exit 3"))',
@@ -413,5 +415,7 @@ def test_a_reader_that_leaves(project):
 def test_help_and_version(project):
     assert "forge disk.img" in project.forge("--help").out
     assert project.forge("--version").out.startswith("forge ")
-    for verb in ("list", "why", "log", "export", "clean", "gc", "doctor"):
-        assert f"forge {verb}" in project.forge(verb, "--help").out
+    for verb in VERBS[1:]:
+        out = project.forge(verb, "--help").out
+        assert f"forge {verb}" in out
+        assert "\nexamples:\n" in out

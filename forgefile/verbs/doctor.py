@@ -1,4 +1,4 @@
-"""What a machine lacks, and the one line that mends it."""
+"""forge doctor: say what this machine lacks for the Forgefile (or, without one, for all rules), and how to mend it."""
 
 import argparse
 import os
@@ -12,9 +12,17 @@ from forgefile.errors import UsageError
 from forgefile.model import Sandbox, tools
 from forgefile.reads import Reads
 
+SYNOPSIS = "doctor"
+SUMMARY = "say what this machine lacks, and the line that mends it"
+EXAMPLES = (("forge doctor", "run it first on a new machine"),)
+
 _RULES_TOOLS = ("mmdebstrap", "debootstrap", "sfdisk", "mke2fs", "debugfs", "mkfs.vfat", "mcopy", "grub-mkimage",
                 "/usr/lib/grub/i386-pc/kernel.img", "/usr/lib/grub/x86_64-efi/kernel.img", "qemu-img", "ostree", "tar",
                 "/usr/share/keyrings/debian-archive-keyring.gpg")  # fmt: skip
+
+
+def arguments(_parser: argparse.ArgumentParser) -> None:
+    """Add nothing: what is looked at follows from the Forgefile."""
 
 
 def run(options: argparse.Namespace) -> int:

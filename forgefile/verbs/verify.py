@@ -1,4 +1,4 @@
-"""`forge verify`: targets built again from nothing, where as much as possible is another, and compared.
+"""forge verify: build targets, and again from nothing under other conditions; name the first that differs.
 
 The first build is any build's, in the project's store. The second is another forge, `again`, a process of its own
 with another environment. Its store is a folder in the first one's staging, so that nothing of it is left behind. It
@@ -27,6 +27,13 @@ from forgefile.fingerprint import Manifest, difference
 from forgefile.model import Target, uses_network
 from forgefile.report import reporter
 
+SYNOPSIS = "verify [TARGET…]"
+SUMMARY = "build again from nothing, with another clock, user, folder …, and compare"
+EXAMPLES = (("forge verify disk.img", "is it, and all that it is made of, the same when it is built again?"),)
+_ABOUT = """\
+The second build is later, and has another time zone, locale, umask, user (for root), number of cores, folder and
+directory order. What was downloaded is not downloaded again.
+"""
 _BEGAN = time.monotonic()
 _SHOWN = 20
 """How many differences of a target are told."""
@@ -35,11 +42,18 @@ _DIFFOSCOPE = "diffoscope says more of such files: apt-get install diffoscope-mi
 _USER = "the second build was an ordinary user's, so to speak: some things root alone can do"
 _UMASKS = 0o077, 0o022
 _ALWAYS = ("clock", "time zone", "locale", "umask", "folder", "directory order")
-_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _clock() -> float:
     return time.monotonic() - _BEGAN
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own arguments to its parser."""
+    help_ = "names or globs (default: the Forgefile's default ones)"
+    parser.add_argument("words", nargs="*", metavar="TARGET", help=help_)
+    parser.epilog = f"{_ABOUT}\n{parser.epilog}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -251,7 +265,7 @@ def _store_in(folder: str) -> str:
 def _second_build(orders: _Orders) -> Iterator[Iterator[Any]]:
     """Run the second build and yield what it says, as it does; end it, and wait until all of it has ended."""
     read, write = os.pipe()
-    code = f"import sys; sys.path[:0] = [{_PARENT!r}]; from forgefile import verify; verify.again({write})"
+    code = f"import sys; sys.path[:0] = [{_PARENT!r}]; from forgefile.verbs import verify; verify.again({write})"
     with open(read, "rb") as stream, open(os.memfd_create("orders"), "w+b") as given:
         pickle.dump(orders, given)
         given.seek(0)

@@ -1,0 +1,114 @@
+"""The commands beside `build`: a module each, named like its verb.
+
+Each module has `SYNOPSIS`, what follows `forge` in one line, `SUMMARY`, a line for the list of commands, and
+`EXAMPLES`, command lines with what each is for; its docstring's first paragraph describes the verb. `arguments` adds
+what the verb takes to a parser, `run` gets what was parsed and returns the exit status.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Protocol, cast
+
+from forgefile import engine
+from forgefile.cache.store import Store
+from forgefile.errors import UsageError
+from forgefile.forge import VERBS
+from forgefile.model import Target
+
+_RENAMED = {"list": "listing"}
+"""Verbs whose module has another name, lest it hide what Python has by that name."""
+
+
+class Verb(Protocol):
+    """What the module of a verb has."""
+
+    SYNOPSIS: str
+    SUMMARY: str
+    EXAMPLES: tuple[tuple[str, str], ...]
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's own arguments to its parser."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Run the verb and return the exit status."""
+
+
+def verb(name: str) -> Verb:
+    """Return the module of a verb, one of `VERBS` but `build`."""
+    return cast("Verb", import_module(f"forgefile.verbs.{_RENAMED.get(name, name)}"))
+
+
+def summaries() -> list[tuple[str, str]]:
+    """Return a row for each verb: how it is called, and what it does."""
+    return [(verb(name).SYNOPSIS, verb(name).SUMMARY) for name in VERBS[1:]]
+
+
+def describe(name: str, parser: argparse.ArgumentParser) -> None:
+    """Make a parser that of a verb."""
+    module = verb(name)
+    about = (module.__doc__ or "").partition("\n\n")[0].partition(": ")[2]
+    parser.description = about[:1].upper() + about[1:]
+    parser.epilog = examples(module.EXAMPLES)
+    module.arguments(parser)
+
+
+def examples(rows: Sequence[tuple[str, str]]) -> str:
+    """Return command lines and what they are for as the end of a help text."""
+    return "\n".join(["examples:", *(f"  {line}" for line in aligned(rows))])
+
+
+def run(name: str, options: argparse.Namespace) -> int:
+    """Run a verb and return the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is from the start
+    return verb(name).run(options)
+
+
+@contextmanager
+def opened(options: argparse.Namespace, *, read_only: bool = True) -> Iterator[engine.Project]:
+    """Open the project that the options name, and close it."""
+    project = engine.Project.open(options.file, options.define, read_only=read_only, store=options.store)
+    try:
+        yield project
+    finally:
+        project.close()
+
+
+def one(project: engine.Project, word: str) -> Target:
+    """Return the only target that a name or glob matches; raise `UsageError` when there are more or none."""
+    chosen = project.graph.select([word])
+    if len(chosen) != 1:
+        raise UsageError(f"'{word}' matches {len(chosen)} targets; name one")
+    return chosen[0]
+
+
+def say(line: str = "") -> None:
+    """Print a line to standard output."""
+    sys.stdout.write(line + "\n")
+
+
+def waits(holder: str) -> None:
+    """Say which process holds the store's lock."""
+    say(f"waiting for the forge that builds here (process {holder})")
+    sys.stdout.flush()
+
+
+def refuse_read_only(store: Store) -> None:
+    """Raise `UsageError` when a store cannot be written."""
+    if not os.access(store.root, os.W_OK):
+        raise UsageError(f"{store.root} cannot be written", hint="make it writable")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines whose columns stand below each other; empty columns are left out."""
+    if not rows:
+        return []
+    columns = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in zip(*columns, strict=True)]  # fmt: skip
