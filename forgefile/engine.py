@@ -318,6 +318,7 @@ class _Build:
         self._nursery = nursery
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
+        self._programs: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -425,7 +426,7 @@ class _Build:
                 SecretFile(name=secret.name, at=Sandbox().path(secret), content=content)
                 for secret, content in self._planner.secrets(target).items()
             ),
-            programs=host.unusual(described.tools),
+            programs=self._unusual(described.tools),
             output=target.output,
             base=self._planner.results[base].layers if isinstance(base, Target) else None,
             epoch=self._planner.epoch,
@@ -434,6 +435,12 @@ class _Build:
             timeout_s=target.timeout_s,
             hidden=(self._planner.root, self._store.root, os.path.expanduser("~")),
         )
+
+    def _unusual(self, tools: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """Return the programs of a target that have to be shown to its steps."""
+        if tools not in self._programs:
+            self._programs[tools] = host.unusual(tools)
+        return self._programs[tools]
 
     def _views(self, target: Target) -> tuple[View, ...]:
         """Return the target's inputs as its steps see them."""

@@ -5,12 +5,13 @@ everything that these started; so does `Pool.close`. Unaware of what workers do.
 """
 
 import os
-import pickle
+import select
 import signal
+import socket
 import time
 from collections.abc import Iterable, Iterator
-from multiprocessing.connection import Connection, Pipe, wait
 
+from forgefile.channel import Channel
 from forgefile.job import NO_MEMORY, Job, JobResult, Message, StepFailed, ended
 from forgefile.nursery import Nursery
 
@@ -26,7 +27,7 @@ class Pool:
 
     def __init__(self, size: int, nursery: Nursery) -> None:
         self._nursery = nursery
-        self._workers: dict[int, tuple[int, Connection]] = {}
+        self._workers: dict[int, tuple[int, Channel]] = {}
         self._busy: dict[int, float] = {}
         try:
             for slot in range(size):
@@ -36,9 +37,10 @@ class Pool:
             raise
 
     def _start(self, slot: int) -> None:
-        ours, theirs = Pipe()
+        ours, theirs = socket.socketpair()
         with theirs:
-            self._workers[slot] = self._nursery.fork(theirs.fileno()), ours
+            channel = Channel(ours.detach())
+            self._workers[slot] = self._nursery.fork(theirs.fileno()), channel
 
     @property
     def free(self) -> list[int]:
@@ -48,20 +50,19 @@ class Pool:
     def submit(self, slot: int, job: Job) -> None:
         """Give a job to a free worker."""
         self._busy[slot] = time.monotonic()
-        self._workers[slot][1].send_bytes(pickle.dumps(job))
+        self._workers[slot][1].send(job)
 
     def messages(self, also: Iterable[int] = ()) -> Iterator[tuple[int, Message]]:
         """Wait until some worker has something to say and yield it; a dead worker is replaced and its job failed.
 
         Yields nothing when one of the file descriptors in `also` has something to read.
         """
-        connections = {self._workers[slot][1]: slot for slot in self._busy}
-        for connection in wait([*connections, *also]):
-            if not isinstance(connection, Connection):
+        slots = {self._workers[slot][1].fileno(): slot for slot in self._busy}
+        for number in _readable([*slots, *also]):
+            if (slot := slots.get(number)) is None:
                 continue
-            slot = connections[connection]
             try:
-                message: Message = pickle.loads(self._workers[slot][1].recv_bytes())  # noqa: S301  our own child
+                message: Message = self._workers[slot][1].receive()
             except (EOFError, OSError):
                 message = self._replace(slot)
             if isinstance(message, JobResult):
@@ -69,9 +70,9 @@ class Pool:
             yield slot, message
 
     def _replace(self, slot: int) -> JobResult:
-        process, connection = self._workers.pop(slot)
+        process, channel = self._workers.pop(slot)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        connection.close()
+        channel.close()
         self._start(slot)
         how = f"its worker ended unexpectedly ({ended(status)})"
         hint = NO_MEMORY if status == -signal.SIGKILL else None
@@ -82,12 +83,20 @@ class Pool:
         self._nursery.close()
         for process, _ in self._workers.values():
             os.kill(process, signal.SIGTERM)
-        for process, connection in self._workers.values():
+        for process, channel in self._workers.values():
             ending = os.pidfd_open(process)
-            if not wait([ending], _PATIENCE_S):
+            if not _readable([ending], _PATIENCE_S):
                 os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
             os.close(ending)
-            connection.close()
+            channel.close()
         self._workers.clear()
         self._busy.clear()
+
+
+def _readable(numbers: Iterable[int], patience_s: float | None = None) -> list[int]:
+    """Wait until some of these file descriptors have something to read, or end; return them, none when it is late."""
+    ready = select.poll()
+    for number in numbers:
+        ready.register(number, select.POLLIN)
+    return [number for number, _ in ready.poll(None if patience_s is None else patience_s * 1000)]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from forgefile import linux, roots, userns
 from forgefile.cache.digest import layer_summary
 from forgefile.cache.layout import EMPTY, LAYERS, OBJECTS, STAGING
-from forgefile.cache.records import Result
+from forgefile.cache.seal import Result
 from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file, remove_tree
 

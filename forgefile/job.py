@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from forgefile.model import Output, Step, Value
 
 if TYPE_CHECKING:
-    from forgefile.cache.store import Committed
+    from forgefile.cache.seal import Committed
 
 NO_MEMORY = "if memory ran out (dmesg tells), memory=… where targets are declared keeps some from running at once"
 """The hint for what was killed by someone else."""
 
 
-class View(Value):
+class View(NamedTuple):
     """An input as the steps see it. `layers` (digests, lowest first) for a tree, `host` for anything else."""
 
     at: str
@@ -33,7 +33,7 @@ class SecretFile(Value):
         return f"SecretFile(name={self.name!r}, at={self.at!r})"
 
 
-class Job(Value):
+class Job(NamedTuple):
     """All that a worker needs to make one target: plain data."""
 
     target: str
@@ -44,13 +44,13 @@ class Job(Value):
     """The file that receives what the steps print."""
     steps: tuple[Step, ...]
     views: tuple[View, ...]
+    output: Output
+    epoch: int
     secrets: tuple[SecretFile, ...] = ()
     programs: tuple[tuple[str, str], ...] = ()
     """(name, path) of the host programs that the usual PATH would not find."""
-    output: Output
     base: tuple[str, ...] | None = None
     """The layers that the output tree builds on, or None when it builds on nothing."""
-    epoch: int
     every_line: bool = True
     """Whether every line that the steps print is wanted, or the latest is enough."""
     shuffled: bool = False

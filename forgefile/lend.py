@@ -4,7 +4,6 @@ Unaware of namespaces: it works on the folders of a job, before and after the st
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -98,6 +97,8 @@ def lend_cache(job: Job, cache: Cache) -> None:
     copied = cache_copy(job, cache)
     if os.path.isdir(copied):
         return
+    import shutil  # noqa: PLC0415  with what it imports, every fork of a step would copy it
+
     shared = f"{CACHE}/{cache.name}"
     os.makedirs(shared, exist_ok=True)
     with suppress(FileNotFoundError):  # another forge may replace a file meanwhile; the step then makes it itself

@@ -7,11 +7,12 @@ netdevice(7). Numbers are those of the x86-64, i386, arm64 and riscv64 ABIs, che
 import ctypes
 import fcntl
 import os
-import platform
 import socket
+import stat
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -55,10 +56,79 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
+Prepared = tuple[Any, ...]
+"""A system call to be made: a function of libc, its arguments, and what an error is about.
+
+A process that was just forked copies each page of memory that it touches, and Python touches many. What can be prepared
+is therefore prepared before the fork, and `make` does the rest.
+"""
+
+
+def make(calls: Iterable[Prepared]) -> None:
+    """Make system calls, one after another; raise OSError for the first that fails."""
+    for function, *arguments, what in calls:
+        if function(*arguments) < 0:
+            _checked(-1, what)
+
+
+def mounting(
+    source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None
+) -> Prepared:
+    """Return the call that attaches a file system, as the manual page says."""
+    raw: list[Any] = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
+    return _libc.mount, *raw[:3], ctypes.c_ulong(flags), raw[3], target
+
+
+def binding(source: str, target: str, *, read_only: bool = False) -> tuple[Prepared, ...]:
+    """Return the calls that show what is at `source`, with all mounts below it, also at `target`."""
+    bound = mounting(source, target, flags=MS_BIND | MS_REC)
+    return (bound, making_read_only(target)) if read_only else (bound,)
+
+
+def entering(root: str) -> tuple[Prepared, ...]:
+    """Return the calls that make the mount `root` the root of this mount namespace and let go of all others."""
+    here = b"."
+    return (
+        (_libc.chdir, os.fsencode(root), root),
+        (_libc.syscall, _SYSCALLS[os.uname().machine]["pivot_root"], here, here, root),
+        (_libc.umount2, here, MNT_DETACH, root),
+        (_libc.chdir, b"/", "/"),
+    )
+
+
+def making_folder(path: str, mode: int) -> Prepared:
+    """Return the call that makes a folder."""
+    return _libc.mkdir, os.fsencode(path), mode, path
+
+
+def making_file(path: str, mode: int) -> Prepared:
+    """Return the call that makes an empty file."""
+    return _libc.mknod, os.fsencode(path), stat.S_IFREG | mode, ctypes.c_ulong(0), path
+
+
+def linking(to: str, path: str) -> Prepared:
+    """Return the call that makes a symbolic link."""
+    return _libc.symlink, os.fsencode(to), os.fsencode(path), path
+
+
+def forbidding_devices(target: str) -> Prepared:
+    """Return the call of `forbid_devices`."""
+    return _attributes(target, _AT_RECURSIVE, MS_NODEV, 0)
+
+
+def naming_host(name: str) -> Prepared:
+    """Return the call that names this UTS namespace's host."""
+    return _libc.sethostname, name.encode(), len(name), "sethostname"
+
+
+def joining(namespace: int, kind: int) -> Prepared:
+    """Return the call by which this process enters a namespace, given as a file descriptor, of a kind CLONE_NEW…."""
+    return _libc.setns, namespace, kind, "setns"
+
+
 def mount(source: str | None, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
     """Attach a file system, as the manual page says."""
-    raw: list[Any] = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
-    _checked(_libc.mount(raw[0], raw[1], raw[2], ctypes.c_ulong(flags), raw[3]), target)
+    make((mounting(source, target, kind, flags, data),))
 
 
 def file_system(path: str) -> int:
@@ -70,30 +140,37 @@ def file_system(path: str) -> int:
 
 def bind(source: str, target: str, *, read_only: bool = False) -> None:
     """Show what is at `source`, with all mounts below it, also at `target`."""
-    mount(source, target, flags=MS_BIND | MS_REC)
-    if read_only:
-        make_read_only(target)
+    make(binding(source, target, read_only=read_only))
 
 
 def make_read_only(target: str) -> None:
     """Make a mount and all mounts below it read-only (needs Linux 5.12)."""
-    _set_attributes(target, _AT_RECURSIVE, MS_RDONLY, 0)
+    make((making_read_only(target),))
+
+
+def making_read_only(target: str) -> Prepared:
+    """Return the call of `make_read_only`."""
+    return _attributes(target, _AT_RECURSIVE, MS_RDONLY, 0)
 
 
 def make_writable(target: str) -> None:
     """Make a mount writable, but none below it."""
-    _set_attributes(target, 0, 0, MS_RDONLY)
+    make((making_writable(target),))
+
+
+def making_writable(target: str) -> Prepared:
+    """Return the call of `make_writable`."""
+    return _attributes(target, 0, 0, MS_RDONLY)
 
 
 def forbid_devices(target: str) -> None:
     """Let no device be opened by a node in a mount and in all mounts below it (needs Linux 5.12)."""
-    _set_attributes(target, _AT_RECURSIVE, MS_NODEV, 0)
+    make((forbidding_devices(target),))
 
 
-def _set_attributes(target: str, flags: int, on: int, off: int) -> None:
+def _attributes(target: str, flags: int, on: int, off: int) -> Prepared:
     attributes = struct.pack("QQQQ", on, off, 0, 0)  # of these, MOUNT_ATTR_ has the numbers of MS_
-    call = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, attributes, len(attributes))
-    _checked(call, target)
+    return _libc.syscall, _MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), flags, attributes, len(attributes), target
 
 
 def unmount(target: str) -> None:
@@ -137,7 +214,7 @@ def fork(flags: int) -> int:
     thread = ctypes.c_void_p()  # where libc has this thread's id, as it hands it to the kernel in fork(3)
     _libc.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(thread), 0, 0, 0)
     flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID | _SIGCHLD
-    number = _SYSCALLS[platform.machine()]["clone"]
+    number = _SYSCALLS[os.uname().machine]["clone"]
     _python.PyOS_BeforeFork()
     # Of the last two, x86-64 takes the first for the child's thread and the others the second.
     child = int(_python.syscall(number, ctypes.c_ulong(flags), None, None, thread, thread))
@@ -148,14 +225,6 @@ def fork(flags: int) -> int:
         _python.PyOS_AfterFork_Child()
     ctypes.set_errno(error)
     return _checked(child, "clone")
-
-
-def pivot_root(root: str) -> None:
-    """Make the mount `root` the root of this mount namespace and let go of all others."""
-    os.chdir(root)
-    _checked(_libc.syscall(_SYSCALLS[platform.machine()]["pivot_root"], b".", b"."), root)
-    unmount(".")
-    os.chdir("/")
 
 
 def die_with_parent() -> None:
@@ -173,13 +242,24 @@ def hide_memory() -> None:
     _checked(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
 
 
-def keep_capabilities(numbers: Collection[int]) -> None:
-    """Take all capabilities but these from this process and from all programs that it and its children execute."""
-    number = 0
-    while (there := _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:  # until the kernel has no more
-        if there and number not in numbers:
+def bound_capabilities(numbers: Collection[int]) -> None:
+    """Let this process and its children get no capabilities but these by executing a program; what it has, it keeps."""
+    for number in range(_capabilities()):
+        if number not in numbers:
             _checked(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "prctl")
+
+
+@cache
+def _capabilities() -> int:
+    """Return how many capabilities the kernel has."""
+    number = 0
+    while _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
         number += 1
+    return number
+
+
+def keep_capabilities(numbers: Collection[int]) -> None:
+    """Take all capabilities but these from this process, and those that a program would get without asking."""
     _checked(_libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl")
     header, sets = struct.pack("Ii", _CAPABILITY_VERSION_3, 0), ctypes.create_string_buffer(24)
     _checked(_libc.capget(header, sets), "capget")
@@ -203,7 +283,7 @@ def filter_calls() -> None:
     disk wins nothing. Keyrings are the one thing that no namespace parts from those of the host. Does nothing on
     machines whose system calls are not known here.
     """
-    machine = platform.machine()
+    machine = os.uname().machine
     if machine not in _SYSCALLS:
         return
     allow, succeed, missing = 0x7FFF0000, 0x00050000, 0x00050026  # SECCOMP_RET_ALLOW, _ERRNO with 0 and with ENOSYS

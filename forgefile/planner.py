@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from forgefile import host
 from forgefile.cache.digest import Seen, scan
-from forgefile.cache.records import Record, Result
+from forgefile.cache.records import Record
+from forgefile.cache.seal import Result
 from forgefile.cache.snapshot import UNSURE
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
@@ -81,7 +82,10 @@ class Planner:
         self._records = store.records
         self._steps: dict[Target, tuple[Sandbox, tuple[Step, ...], tuple[str, ...]]] = {}
         self._described: dict[Target, Described] = {}
+        self._tools: dict[str, str | None] = {}
         self._digests: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        """By digest, a path that was scanned."""
         self._seen: dict[str, tuple[str, Seen]] = {}
         self._listings: dict[str, Listing | None] = {}
         self._contents: dict[Secret, bytes] = {}
@@ -143,7 +147,9 @@ class Planner:
         if target not in self._described:
             box, steps, texts = self._steps[target]
             names = dict.fromkeys(name for step in steps for name in tools(step))
-            found = {name: host.find(name) for name in names}
+            for name in names.keys() - self._tools.keys():
+                self._tools[name] = host.find(name)
+            found = {name: self._tools[name] for name in names}
             if missing := [name for name, path in found.items() if path is None]:
                 raise host.missing_error(missing, target.name, target.location)
             pairs = tuple((name, path) for name, path in found.items() if path is not None)
@@ -302,9 +308,8 @@ class Planner:
         return self._listings[digest]
 
     def _find_listing(self, digest: str) -> Listing | None:
-        for path, known in self._digests.items():
-            if known == digest and path in self._seen:
-                return {name: entry for name, (_, entry) in self._seen[path][1].items()}
+        if (path := self._paths.get(digest)) is not None:
+            return {name: entry for name, (_, entry) in self._seen[path][1].items()}
         if found := next((each for each in self._looked.values() if each.digest == digest), None):
             before = self._listing(found.before)
             return None if before is None else {**before, **found.entries}
@@ -317,6 +322,7 @@ class Planner:
         if found.changed:
             self._records.keep_seen(real, found.digest, found.seen)
         self._seen[path] = found.digest, found.seen
+        self._paths[found.digest] = path
         return found.digest
 
 

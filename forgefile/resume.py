@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from forgefile.cache.digest import ALL_BITS, Seen, entry_hash, is_fresh
 from forgefile.cache.layout import LAYERS, OBJECTS, SNAPSHOTS
-from forgefile.cache.records import Result
+from forgefile.cache.seal import Result
 from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, names_in, save, status_of
 from forgefile.graph import Graph, OptionValue
 from forgefile.model import Artifact, Rule, Sandbox, Secret, Source, Step, Target

@@ -1,7 +1,7 @@
 """What the steps of a job see: the folder /run/forge, the trees in it, and the host's programs, read-only.
 
-`settle` is called in the mount namespace of a worker, `furnish` in that of a job, `enter` in that of a step. Unaware of
-what steps do.
+`settle` is called in the mount namespace of a worker, `furnish` in that of a job, and in that of a step is done what
+`entrance` returns. Unaware of what steps do.
 """
 
 import errno
@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 
 from forgefile import jobserver, linux
 from forgefile.cache.layout import EMPTY, LAYERS, STAGING
@@ -36,13 +36,19 @@ _FOLDERS = {
     "run/system-tmp": 0o1777, "run/tmp": 0o755,
 }  # fmt: skip
 """The folders of a job's staging folder, with their modes."""
+_NEVER_NS = 915_148_800_123_456_789
+"""The modification time of those that are new, which is no time that anything else would give them."""
 
 
 def settle(job: Job) -> None:
-    """Mount at STAGING/root what all steps see that run the host's programs, unless that is done. It is read-only."""
+    """Mount at STAGING/root what all steps see that run the host's programs, read-only, unless that is done.
+
+    Then what an earlier worker left in STAGING is removed first.
+    """
     root = f"{job.staging}/root"
-    if os.path.ismount(root):
+    if os.path.isdir(root) and _is_mount(root):
         return
+    clear(job.staging, jobserver.NAME)
     os.makedirs(root, exist_ok=True)
     linux.mount("forge", root, "tmpfs", linux.MS_NOSUID, "mode=755")
     for name in _HOST_FOLDERS:
@@ -65,14 +71,13 @@ def settle(job: Job) -> None:
     write_text(f"{root}/var/lib/dpkg/status", "")
     _show("/sys", f"{root}/sys")
     linux.forbid_devices(root)
-    _devices(f"{root}/dev")
+    linux.make(_devices(f"{root}/dev"))
     linux.make_read_only(root)
 
 
 def furnish(job: Job) -> None:
     """Make STAGING/run, which steps see as /run/forge."""
     run_ = f"{job.staging}/run"
-    _make_folders(job.staging)
     shown = {view.at.removeprefix(f"{_PREFIX}/").partition("/")[0] for view in job.views}
     for folder in (*shown, *(("bin",) if job.programs else ())):
         os.makedirs(f"{run_}/{folder}", exist_ok=True)
@@ -112,37 +117,49 @@ def mounts(step: Step) -> bool:
     return getattr(step, "mounts", False)
 
 
-def _make_folders(staging: str) -> None:
-    """Make the folders of a staging folder that are not there yet."""
-    for folder, mode in _FOLDERS.items():
-        with suppress(FileExistsError):
-            os.mkdir(f"{staging}/{folder}", mode)
-            if mode & stat.S_ISVTX:
-                os.chmod(f"{staging}/{folder}", mode)
-
-
 def clear(staging: str, *kept: str) -> None:
-    """Remove what a job left in its staging folder, but for `kept` and what the next job uses again.
+    """Make a staging folder new for the next job: remove what there is but `kept` and what is as this made it.
 
-    That is the root of the host's programs, and the folders that are as `furnish` made them. To make and to remove
-    them would be most of the work of a small job on ext4 without a journal: it passes over inodes that were deleted
-    in the last minute.
+    That is the root of the host's programs, and the folders in which nothing ever was. To make and to remove them would
+    be most of the work of a small job on ext4 without a journal: it passes over inodes that were deleted in the last
+    minute.
     """
-    for parent in ("run", ""):
+    there = {"root", *kept}
+    for parent in ("", "run"):
         folder = os.path.join(staging, parent)
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             path = os.path.join(parent, name)
-            if path not in ("root", *kept) and not _is_new(f"{staging}/{path}", _FOLDERS.get(path)):
+            if _is_new(f"{staging}/{path}", _FOLDERS.get(path)):
+                there.add(path)
+            elif path not in there:
                 remove_tree(f"{staging}/{path}")
+    for path, mode in _FOLDERS.items():
+        if path not in there:
+            os.mkdir(f"{staging}/{path}")
+            os.chmod(f"{staging}/{path}", mode)
+    for path in _FOLDERS.keys() - there - {"run"}:
+        os.utime(f"{staging}/{path}", ns=(_NEVER_NS, _NEVER_NS))
 
 
 def _is_new(path: str, mode: int | None) -> bool:
-    """Tell whether a path is a folder as it was made with a mode, empty but for folders that are new."""
-    status = os.lstat(path)
-    made = (stat.S_IFDIR | mode, os.geteuid(), os.getegid()) if mode is not None else None
-    if (status.st_mode, status.st_uid, status.st_gid) != made or os.listxattr(path):
+    """Tell whether a path is a folder as `clear` made it with a mode, in which nothing was ever made or removed."""
+    if mode is None:
         return False
-    return path.endswith("/run") or not os.listdir(path)
+    status = os.lstat(path)
+    if (status.st_mode, status.st_uid, status.st_gid) != (stat.S_IFDIR | mode, os.geteuid(), os.getegid()):
+        return False
+    return (status.st_mtime_ns == _NEVER_NS or path.endswith("/run")) and not os.listxattr(path)
+
+
+def _is_mount(path: str) -> bool:
+    """Tell whether a folder is in another file system than the one that it lies in."""
+    return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+
+
+@cache
+def _settings() -> tuple[str, ...]:
+    """Return what /proc has of the settings of the running kernel."""
+    return tuple(name for name in _KERNEL_SETTINGS if os.path.exists(f"/proc/{name}"))
 
 
 def _disclose(job: Job, at: str) -> None:
@@ -283,37 +300,51 @@ def write_text(path: str, text: str, mode: int = 0o644) -> None:
         stream.write(text)
 
 
-def enter(job: Job, step: Step, root: str) -> None:
-    """Make the step's root this process's root, with what programs expect to find there mounted."""
-    if not os.path.ismount(root):
-        linux.bind(root, root)
+def entrance(job: Job, step: Step, root: str) -> list[linux.Prepared]:
+    """Return the calls that make the step's root a process's root, with what programs expect to find there mounted.
+
+    They are to be made in namespaces that are the step's own. What they mount on is made here and now.
+    """
     shared = [cache for cache in getattr(step, "caches", ()) if not in_tmp(cache)]
     caches = {cache_copy(job, cache): resolve(root, cache.path) for cache in shared}
     for at in caches.values():
         _make_mount_point(at, root if step.root is None else None)
-    linux.mount("forge", f"{root}/run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
-    os.mkdir(f"{root}{_PREFIX}")
-    linux.bind(seen(job), f"{root}{_PREFIX}")
+    private = linux.MS_NOSUID | linux.MS_NODEV
+    calls = [] if _is_mount(root) else [*linux.binding(root, root)]
+    calls += [
+        linux.mounting("forge", f"{root}/run", "tmpfs", private, "mode=755"),
+        linux.making_folder(f"{root}{_PREFIX}", 0o755),
+        *linux.binding(seen(job), f"{root}{_PREFIX}"),
+    ]
     if step.root is None or isinstance(step, Run) or mounts(step):
-        linux.mount("proc", f"{root}/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
-        for name in filter(os.path.exists, (f"{root}/proc/{each}" for each in _KERNEL_SETTINGS)):
-            linux.bind(name, name, read_only=True)
+        calls += _kernel(f"{root}/proc")
         if step.root is None:
-            linux.mount("forge", f"{root}/root", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=700")
+            calls.append(linux.mounting("forge", f"{root}/root", "tmpfs", private, "mode=700"))
         else:
-            linux.bind("/sys", f"{root}/sys", read_only=True)
-            _devices(f"{root}/dev")
-        linux.mount("forge", f"{root}/dev/shm", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=1777")
+            calls += [*linux.binding("/sys", f"{root}/sys", read_only=True), *_devices(f"{root}/dev")]
         terminals = linux.MS_NOSUID | linux.MS_NOEXEC
-        linux.mount("devpts", f"{root}/dev/pts", "devpts", terminals, "newinstance,ptmxmode=0666")
-        os.mkdir(f"{root}/run/lock", 0o1777)
+        calls += [
+            linux.mounting("forge", f"{root}/dev/shm", "tmpfs", private, "mode=1777"),
+            linux.mounting("devpts", f"{root}/dev/pts", "devpts", terminals, "newinstance,ptmxmode=0666"),
+            linux.making_folder(f"{root}/run/lock", 0o1777),
+        ]
         for temporary in ("/tmp", "/var/tmp"):
             if os.path.isdir(root + temporary) and not os.path.islink(root + temporary):
-                linux.bind(f"{seen(job)}/system-tmp", root + temporary)
+                calls += linux.binding(f"{seen(job)}/system-tmp", root + temporary)
     for copied, at in caches.items():
-        linux.bind(copied, at)
-        linux.forbid_devices(at)
-    linux.pivot_root(root)
+        calls += [*linux.binding(copied, at), linux.forbidding_devices(at)]
+    return [*calls, *linux.entering(root)]
+
+
+def _kernel(proc: str) -> list[linux.Prepared]:
+    """Return the calls that mount a /proc by which nobody can change the kernel's settings."""
+    there = [f"{proc}/{name}" for name in _settings()]
+    return [
+        linux.mounting("proc", proc, "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC),
+        *(linux.mounting(path, path, flags=linux.MS_BIND) for path in there),
+        linux.making_read_only(proc),
+        linux.making_writable(proc),
+    ]
 
 
 def _make_mount_point(path: str, read_only: str | None) -> None:
@@ -326,14 +357,12 @@ def _make_mount_point(path: str, read_only: str | None) -> None:
             linux.make_read_only(read_only)
 
 
-def _devices(dev: str) -> None:
-    """Mount a /dev with the devices that every program may expect, and where a step's own are mounted."""
-    linux.mount("forge", dev, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
+def _devices(dev: str) -> list[linux.Prepared]:
+    """Return the calls that mount a /dev with the devices that programs may expect, and where to mount a step's own."""
+    calls = [linux.mounting("forge", dev, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")]
     for name in filter(lambda name: os.path.exists(f"/dev/{name}"), _DEVICES):
-        os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY, 0o666))
-        linux.bind(f"/dev/{name}", f"{dev}/{name}")
+        calls += [linux.making_file(f"{dev}/{name}", 0o666), *linux.binding(f"/dev/{name}", f"{dev}/{name}")]
     for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
-        os.symlink(to, f"{dev}/{name}")
-    for name in ("shm", "pts"):
-        os.mkdir(f"{dev}/{name}")
-    os.symlink("pts/ptmx", f"{dev}/ptmx")
+        calls.append(linux.linking(to, f"{dev}/{name}"))
+    return [*calls, *(linux.making_folder(f"{dev}/{name}", 0o755) for name in ("shm", "pts")),
+            linux.linking("pts/ptmx", f"{dev}/ptmx")]  # fmt: skip

@@ -16,12 +16,12 @@ import os
 import select
 import shlex
 import signal
-import socket
+import sys
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from typing import Any, Literal, NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 from forgefile import jobserver, linux, userns
 from forgefile.errors import BuildError, ForgeError
@@ -29,8 +29,7 @@ from forgefile.host import PATH, PROXIES
 from forgefile.job import NO_MEMORY, Job, StepFailed, ended
 from forgefile.lend import Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write, uses_network
-from forgefile.programs.copy import copy
-from forgefile.roots import MOUNT_POINTS, enter, furnish, host_file, mounts, seen, settle, write_text
+from forgefile.roots import MOUNT_POINTS, entrance, furnish, host_file, mounts, seen, settle, write_text
 from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
@@ -58,7 +57,49 @@ _POLL_LIMIT_S = 86_400
 Print = Callable[[bytes], None]
 
 
-def run(job: Job, deadline: float, printed: Print, began: Callable[[int, str], None]) -> StepFailed | None:
+class Network:
+    """A network namespace with nothing but a loopback device, in which one step runs after another.
+
+    A step whose packets went through it has left something there, a port that stays taken for a minute: the next step
+    gets another.
+    """
+
+    def __init__(self) -> None:
+        self._namespace = self._counters = -1
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the next step enters a namespace that is there, and needs none of its own."""
+        return self._namespace >= 0
+
+    def way(self) -> tuple[linux.Prepared, ...]:
+        """Return the calls that enter the namespace that is there."""
+        return (linux.joining(self._namespace, linux.CLONE_NEWNET),) if self.is_there else ()
+
+    def keep(self, process: int) -> None:
+        """Keep the namespace of a process for the steps after it."""
+        with suppress(OSError):  # it has ended already
+            self._counters = os.open(f"/proc/{process}/net/dev", os.O_RDONLY)
+            self._namespace = os.open(f"/proc/{process}/ns/net", os.O_RDONLY)
+
+    def settle(self, *, well: bool) -> None:
+        """Let go of the namespace unless the step that ran in it ended well and sent nothing."""
+        if self.is_there and well and not self._was_used():
+            return
+        for number in (self._namespace, self._counters):
+            if number >= 0:
+                os.close(number)
+        self._namespace = self._counters = -1
+
+    def _was_used(self) -> bool:
+        """Tell whether any device has sent or received anything."""
+        _, _, *devices = os.pread(self._counters, 1 << 16, 0).splitlines()
+        return any(set(line.partition(b":")[2].split()) != {b"0"} for line in devices)
+
+
+def run(
+    job: Job, network: Network, deadline: float, printed: Print, began: Callable[[int, str], None]
+) -> StepFailed | None:
     """Run a job's steps in order in a mount namespace made for it; stop at the first that fails.
 
     At `deadline`, in seconds of the monotonic clock, the processes of the step that runs get a SIGTERM, and what is
@@ -76,18 +117,23 @@ def run(job: Job, deadline: float, printed: Print, began: Callable[[int, str], N
             raise _cannot_be_made(error) from error
         for number, step in enumerate(job.steps):
             began(number, title(step))
-            if failed := _run_step(job, step, deadline, printed):
+            if failed := _run_step(job, step, network, deadline, printed):
                 return failed
     return None
 
 
-def apart() -> Literal[True]:
-    """Take this process out of the host's mount namespace; to be done once, before `run`. Raises `BuildError`."""
+def apart() -> Network:
+    """Part this process from the host's mounts and from what no step may do; to be done once, before `run`.
+
+    Returns what `run` needs to do without a new network for each step. Raises `BuildError`.
+    """
     try:
         linux.leave_mounts()
+        linux.filter_calls()
+        linux.bound_capabilities(_PROGRAMS)
     except OSError as error:
         raise _cannot_be_made(error) from error
-    return True
+    return Network()
 
 
 def _cannot_be_made(problem: OSError) -> BuildError:
@@ -108,7 +154,7 @@ def title(step: Step) -> str:
     return type(step).__name__
 
 
-def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFailed | None:
+def _run_step(job: Job, step: Step, network: Network, deadline: float, printed: Print) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
     root = f"{job.staging}/root" if step.root is None else f"{seen(job)}{step.root.removeprefix(_PREFIX)}"
     caches = getattr(step, "caches", ())
@@ -124,7 +170,7 @@ def _run_step(job: Job, step: Step, deadline: float, printed: Print) -> StepFail
             lent = [*lend(root, "/usr/sbin/policy-rc.d", _POLICY_RC_D, 0o755)]
             if step.network:
                 lent += lend(root, "/etc/resolv.conf", host_file("/etc/resolv.conf"), 0o644)
-        status, message = _isolated(lambda: _inside(job, step, root), job, step, deadline, printed)
+        status, message = _isolated(job, step, root, network, deadline=deadline, printed=printed)
     except OSError as error:
         status, message = 1, str(error)
     finally:
@@ -147,21 +193,28 @@ def _failure(step: Step, status: int, message: str) -> StepFailed:
     return StepFailed(title(step), words, hint or None)
 
 
-def _isolated(inside: Callable[[], NoReturn], job: Job, step: Step, deadline: float, printed: Print) -> tuple[int, str]:
-    """Fork a PID 1 with namespaces of its own that calls `inside`; return its status and what it says of an error."""
+def _isolated(
+    job: Job, step: Step, root: str, network: Network, *, deadline: float, printed: Print
+) -> tuple[int, str]:
+    """Fork a PID 1 with namespaces of its own that does a step; return its status and what it says of an error."""
+    alone = not uses_network(step)
+    fresh = alone and not network.is_there
+    way = [*(network.way() if alone else ()), linux.naming_host("forge")]
+    inside = partial(_inside, step, entrance(job, step, root), _deed(step, _environment(job, step)), fresh=fresh)
     (output_read, output_write), (error_read, error_write) = os.pipe(), os.pipe()
     with open(output_read, "rb", 0), open(error_read, "rb") as error:
         try:
-            alone = not uses_network(step)
-            first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if alone else 0))
+            first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if fresh else 0))
             if not first:
-                _first(inside, output_write, error_write, alone=alone)
+                _first(way, inside, output_write, error_write)
         except OSError as problem:
             raise _cannot_be_made(problem) from problem
         finally:
             os.close(output_write)
             os.close(error_write)
         try:
+            if fresh:
+                network.keep(first)
             late = _follow(output_read, deadline, printed, first)
             message = error.read().decode("utf-8", "replace")
         except BaseException:
@@ -169,6 +222,8 @@ def _isolated(inside: Callable[[], NoReturn], job: Job, step: Step, deadline: fl
             raise
         finally:
             status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+    if alone:
+        network.settle(well=not message)
     if late:
         limit = duration_text(job.timeout_s or 0)
         message = f"took longer than {limit}\0timeout=… where it is declared sets the limit"
@@ -191,59 +246,84 @@ def _follow(output: int, deadline: float, printed: Print, process: int) -> bool:
             printed(chunk)
 
 
-def _first(inside: Callable[[], NoReturn], output: int, error: int, *, alone: bool) -> NoReturn:
-    """Be PID 1: end with the parent, and call `inside`, which exits.
+def _first(way: Iterable[linux.Prepared], inside: Callable[[], NoReturn], output: int, error: int) -> NoReturn:
+    """Be PID 1: end with the parent, go a `way` into namespaces, and call `inside`, which exits.
 
     What is printed goes to `output`; what is told of an exception, to `error`. No other file stays open: a step can
     look into /proc/1/fd.
     """
     try:
         linux.die_with_parent()
+        linux.make(way)
         for number in (1, 2):
             os.dup2(output, number)
         os.closerange(3, error)
         os.closerange(error + 1, _FILES_LIMIT)
-        if alone:
-            linux.loopback_up()
         inside()
     except ForgeError as problem:
         message = f"{problem.message}\0{problem.hint or ''}"
     except BaseException as problem:  # noqa: BLE001  the process ends here, and the parent is told
-        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+        sys.excepthook(type(problem), problem, problem.__traceback__)
         message = str(problem) if isinstance(problem, OSError) else f"{type(problem).__name__}: {problem}"
     os.write(error, message.encode("utf-8", "replace"))
     os._exit(1)
 
 
-def _inside(job: Job, step: Step, root: str) -> NoReturn:
-    """Enter the step's root as PID 1 of its namespaces and do what it says."""
-    socket.sethostname("forge")
-    environment = _environment(job, step)
-    enter(job, step, root)
-    os.environ.clear()
-    os.environ.update(environment)
-    time.tzset()
+def _inside(step: Step, entrance: Iterable[linux.Prepared], deed: Callable[[], object], *, fresh: bool) -> NoReturn:
+    """Enter the step's root as PID 1 of its namespaces, of which the network may be `fresh`, and do what it says."""
+    if fresh:
+        linux.loopback_up()
+    linux.make(entrance)
     os.setsid()
     if mounts(step):
         userns.confine()
     linux.hide_memory()
-    linux.filter_calls()
-    linux.keep_capabilities(_capabilities(step))
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    kept = _capabilities(step)
+    if kept != _PROGRAMS:  # those are bounded already
+        linux.bound_capabilities(kept)
+    linux.keep_capabilities(kept)
+    signal.signal(signal.SIGTERM, _end)
+    deed()
+    os._exit(0)
+
+
+def _end(number: int, _: object) -> None:
+    """Pass a signal on to all other processes of this PID namespace; where there are none, end."""
+    try:
+        os.kill(-1, number)
+    except ProcessLookupError:
+        os._exit(128 + number)
+
+
+def _deed(step: Step, environment: dict[str, str]) -> Callable[[], object]:
+    """Return what does a step. All that it imports is imported: forge's modules are out of reach of a step."""
     match step:
         case Run():
-            _exec_and_reap(step)
-        case Write():
-            os.makedirs(os.path.dirname(step.path), exist_ok=True)
-            with suppress(FileNotFoundError):
-                os.unlink(step.path)
-            write_text(step.path, step.text, step.mode)
-            os.chmod(step.path, step.mode)
-        case Copy():
-            copy(step)
+            return partial(_exec_and_reap, step, environment)
         case Call():
-            step.function(step.argument)
-    os._exit(0)
+            return partial(_call, step, environment)
+        case Write():
+            return partial(_write, step)
+        case Copy():
+            from forgefile.programs.copy import copy  # noqa: PLC0415
+
+            return partial(copy, step)
+    raise TypeError(step)
+
+
+def _call(step: Call, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    step.function(step.argument)
+
+
+def _write(step: Write) -> None:
+    os.makedirs(os.path.dirname(step.path), exist_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(step.path)
+    write_text(step.path, step.text, step.mode)
+    os.chmod(step.path, step.mode)
 
 
 def _capabilities(step: Step) -> tuple[int, ...]:
@@ -272,10 +352,9 @@ def _takes_tokens(step: Step) -> bool:
     return isinstance(step, Run) and step.jobserver
 
 
-def _exec_and_reap(step: Run) -> NoReturn:
+def _exec_and_reap(step: Run, environment: dict[str, str]) -> NoReturn:
     """Run a program as a child of PID 1, collect what others leave, and exit as it does."""
-    child = _spawn(step)
-    signal.signal(signal.SIGTERM, _pass_on)
+    child = _spawn(step, environment)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -284,18 +363,13 @@ def _exec_and_reap(step: Run) -> NoReturn:
             os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _pass_on(number: int, _: object) -> None:
-    """Send a signal to all processes of this PID namespace but this one."""
-    with suppress(ProcessLookupError):
-        os.kill(-1, number)
-
-
-def _spawn(step: Run) -> int:
+def _spawn(step: Run, environment: dict[str, str]) -> int:
     """Start the step's program and return its process id; say on standard error what stands in the way.
 
     posix_spawn copies none of this process's memory, which fork does and exec throws away. The signals that Python
     ignores are what they were.
     """
+    os.environ["PATH"] = environment["PATH"]  # where posix_spawnp looks
     try:
         if step.stdin is not None:
             source = os.memfd_create("stdin")
@@ -315,12 +389,12 @@ def _spawn(step: Run) -> int:
             actions += [(os.POSIX_SPAWN_OPEN, number, tokens, os.O_RDWR, 0) for number in _TOKENS]
         defaults = (signal.SIGPIPE, signal.SIGXFSZ)
         try:
-            return os.posix_spawnp(step.argv[0], step.argv, os.environ, file_actions=actions, setsigdef=defaults)
+            return os.posix_spawnp(step.argv[0], step.argv, environment, file_actions=actions, setsigdef=defaults)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
         # A text without #! is a script for sh, as in a shell.
-        return os.posix_spawnp("sh", ("sh", *step.argv), os.environ, file_actions=actions, setsigdef=defaults)
+        return os.posix_spawnp("sh", ("sh", *step.argv), environment, file_actions=actions, setsigdef=defaults)
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)

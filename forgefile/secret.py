@@ -8,7 +8,7 @@ was compressed, encrypted or put together otherwise looks like anything else. Un
 import os
 import re
 import stat
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -78,7 +78,7 @@ def forms(content: bytes) -> tuple[bytes, ...]:
     found = [bare]
     for before, unsure in ((0, 0), (1, 2), (2, 3)):
         whole = bytes(before) + bare
-        found.append(b64encode(whole[: len(whole) // 3 * 3])[unsure:])
+        found.append(b2a_base64(whole[: len(whole) // 3 * 3], newline=False)[unsure:])
     return tuple(found)
 
 

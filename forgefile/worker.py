@@ -13,18 +13,18 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from errno import EDQUOT, ENOSPC
-from multiprocessing.connection import Connection
 from typing import NamedTuple, NoReturn
 
 from forgefile import linux
-from forgefile.cache.store import commit, keep_failed, made_in
+from forgefile.cache.seal import commit, keep_failed, made_in
+from forgefile.channel import Channel
 from forgefile.errors import ForgeError
 from forgefile.job import Again, Job, JobResult, Printed, StepBegan, StepFailed
 from forgefile.jobserver import NAME
 from forgefile.lend import downloads
 from forgefile.model import Run
 from forgefile.roots import clear
-from forgefile.sandbox import apart, run
+from forgefile.sandbox import Network, apart, run
 from forgefile.secret import Hider, find
 
 _LINE_LIMIT = 2_000
@@ -43,20 +43,20 @@ def work(number: int) -> NoReturn:
         signal.signal(signal_number, signal.SIG_DFL)
     linux.adopt_orphans()
     linux.die_with_parent()
-    connection = Connection(number)
-    is_apart = False
+    channel = Channel(number)
+    network: Network | None = None
     with suppress(EOFError, OSError, _Stopped):
         signal.signal(signal.SIGTERM, _stop)
         while True:
-            job = connection.recv_bytes()
+            job = channel.receive_bytes()
             try:
-                is_apart = is_apart or apart()
-                result = _do(pickle.loads(job), connection)  # noqa: S301  from our own parent
+                network = network or apart()
+                result = _do(pickle.loads(job), network, channel)  # noqa: S301  from our own parent
             except ForgeError as error:
                 result = JobResult(0.0, failed=StepFailed("", error.message, error.hint))
             except (OSError, ImportError, AttributeError) as error:  # of the last two, a `Call` of what is not there
                 result = JobResult(0.0, failed=StepFailed("", str(error), None))
-            connection.send_bytes(pickle.dumps(result))
+            channel.send(result)
     _wait_for_all()
     os._exit(0)
 
@@ -87,10 +87,10 @@ class _Ending(NamedTuple):
     """How often the step that failed may be tried again."""
 
 
-def _do(job: Job, connection: Connection) -> JobResult:
+def _do(job: Job, network: Network, channel: Channel) -> JobResult:
     """Run a job in processes of its own, commit its output or keep what there is of it, and leave no staging behind."""
     begin, since_ns = time.monotonic(), time.time_ns()
-    ending = _tries(job, begin, connection)
+    ending = _tries(job, network, begin, channel)
     failed, committed, kept, fetched = ending.failed, None, None, None
     try:
         failed = failed or _leak(job)
@@ -125,15 +125,14 @@ def _hidden(job: Job, failed: StepFailed) -> StepFailed:
     return StepFailed(text(failed.command), text(failed.message), text(failed.hint) if failed.hint else None)
 
 
-def _tries(job: Job, begin: float, connection: Connection) -> _Ending:
+def _tries(job: Job, network: Network, begin: float, channel: Channel) -> _Ending:
     """Run a job's steps, again from nothing as often as the step that fails may be tried again."""
     deadline = math.inf if job.timeout_s is None else begin + job.timeout_s
     failures: Counter[int] = Counter()
     with open(job.log, "wb"):
         pass
     while True:
-        clear(job.staging, NAME)
-        ending = _try(job, deadline, connection)
+        ending = _try(job, network, deadline, channel)
         failures[ending.step] += 1
         failed, number, tries = ending.failed, failures[ending.step] + 1, ending.retries + 1
         wait_s = min(_PAUSE_S * _PAUSE_GROWTH ** (number - 2), _PAUSE_LIMIT_S)
@@ -141,17 +140,18 @@ def _tries(job: Job, begin: float, connection: Connection) -> _Ending:
             if failed and number > 2:  # noqa: PLR2004  it was tried before
                 failed = failed._replace(message=f"{failed.message}, after {number - 1} tries")
             return ending._replace(failed=failed)
-        connection.send_bytes(pickle.dumps(Again(failed, number, tries, wait_s)))
+        channel.send(Again(failed, number, tries, wait_s))
         with open(job.log, "ab") as log:
             log.write(f"forge: {failed.message}; try {number} of {tries} in {wait_s} s\n".encode("utf-8", "replace"))
         time.sleep(wait_s)
+        clear(job.staging, NAME)
 
 
-def _try(job: Job, deadline: float, connection: Connection) -> _Ending:
+def _try(job: Job, network: Network, deadline: float, channel: Channel) -> _Ending:
     """Run a job's steps."""
-    log = _Log(job, connection)
+    log = _Log(job, channel)
     try:
-        failed = run(job, deadline, log.printed, log.began)
+        failed = run(job, network, deadline, log.printed, log.began)
     except ForgeError as error:
         failed = StepFailed("", error.message, error.hint)
     except OSError as error:
@@ -169,12 +169,12 @@ class _Log:
     the last of each chunk: no display has room for more.
     """
 
-    def __init__(self, job: Job, connection: Connection) -> None:
+    def __init__(self, job: Job, channel: Channel) -> None:
         self._file = open(job.log, "ab", buffering=0)  # noqa: SIM115  lives as long as the process
         self._room = max(_LOG_LIMIT - os.fstat(self._file.fileno()).st_size, 0)
         self._left_out = 0
         self._end = b""
-        self._connection = connection
+        self._channel = channel
         self._steps = job.steps
         self._every_line = job.every_line
         self._hider = Hider(job.secrets)
@@ -201,7 +201,7 @@ class _Log:
         self.step = number
         self._flaky = tuple(text.encode() for text in getattr(self._steps[number], "flaky", ()))
         self._is_flaky = False
-        self._connection.send_bytes(pickle.dumps(StepBegan(number, command)))
+        self._channel.send(StepBegan(number, command))
 
     def printed(self, chunk: bytes) -> None:
         self._tell(self._hider.feed(chunk))
@@ -244,7 +244,7 @@ class _Log:
             return
         self._is_flaky = self._is_flaky or any(text in line for text in self._flaky for line in lines)
         self._tail = [*self._tail, *lines[-_TAIL_LINES:]][-_TAIL_LINES:]
-        self._connection.send_bytes(pickle.dumps(Printed(_texts(lines if self._every_line else lines[-1:]))))
+        self._channel.send(Printed(_texts(lines if self._every_line else lines[-1:])))
 
 
 def _texts(lines: Iterable[bytes]) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ FLOORS = {
     "units": 0,
     "files": 0,
     "reads": 0,
+    "channel": 0,
     "model": 1,
     "host": 1,
     "linux": 1,

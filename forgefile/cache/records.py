@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from forgefile.cache.digest import Seen, StatKey
+from forgefile.cache.seal import Result
 from forgefile.errors import StoreError
 from forgefile.fingerprint import Listing, Manifest, decode
-from forgefile.model import Output
 
 _FORMAT = 8
 _SCHEMA = """
@@ -44,18 +44,6 @@ _CLEANED = ""
 CHANGED = -1
 """Stands for the summary of a layer that leaves the store because somebody changed it."""
 _DAY_S = 86_400
-
-
-class Result(NamedTuple):
-    """A target's output in the store."""
-
-    kind: Output
-    digest: str
-    """Of a file its content's (with an `x` when it is executable), of a tree its layers'."""
-    layers: tuple[str, ...]
-    """A tree's layers, lowest first; empty for a file."""
-    size: int
-    """Bytes: of a file, or of the content that a tree's top layer adds."""
 
 
 class Record(NamedTuple):

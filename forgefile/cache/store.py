@@ -18,17 +18,15 @@ After a crash of the *machine* outputs may be torn, since nothing waits for the 
 was written; in another boot every output is digested again before its first use.
 """
 
-import errno
 import fcntl
 import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from forgefile import userns
-from forgefile.cache.digest import StatKey, file_digest, layer_summary, seal_file, seal_layer, stat_key
+from forgefile.cache.digest import layer_summary, seal_layer, stat_key
 from forgefile.cache.layout import (
     CACHE,
     CACHEDIR_TAG,
@@ -42,20 +40,17 @@ from forgefile.cache.layout import (
     RECORDS,
     STAGING,
 )  # fmt: skip
-from forgefile.cache.records import CHANGED, Held, Records, Result
+from forgefile.cache.records import CHANGED, Held, Records
+from forgefile.cache.seal import ANY_TIME, Committed, Result, failed_folder, file_name, has_content, is_marked, mark
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_tree, remove_trees
-from forgefile.model import Output
 
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# This folder is forge's store: outputs of earlier builds, which can be built again.\n"
 )
 _FICLONE = 0x40049409
-_MARK = "user.forge.output"
-_ANY_TIME = 1 << 33
-"""An epoch in seconds that no sealed file is later than."""
 _DISK_MINIMUM = 64 << 20
 _PLAIN = (0xEF53, 0x01021994)
 """File systems on which each file has blocks of its own: ext2 to ext4, and tmpfs (statfs(2))."""
@@ -131,7 +126,7 @@ class Store:
         noted = self.records.object_key(result.digest)
         if key == noted:
             return None
-        if _has_content(path, result.digest):
+        if has_content(path, result.digest):
             if noted and not self.records.read_only:
                 os.chmod(path, stat.S_IMODE(noted[0]))
                 os.utime(path, ns=(noted[2], noted[2]))
@@ -178,7 +173,7 @@ class Store:
             self.records.keep_layer(layer, noted)
         _remove([self.layer_path(layer)])
 
-    def keep(self, made: "Committed") -> None:
+    def keep(self, made: Committed) -> None:
         """Note the status of an output that has just come into the store."""
         if made.key is not None:
             self.records.keep_object_key(made.result.digest, made.key)
@@ -237,15 +232,15 @@ class Store:
         """Remove what failed targets (None: all, `but` for some) had made. Call with the lock held."""
         folder = os.path.join(self.root, FAILED)
         there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        chosen = there if targets is None else there.intersection(map(_file_name, targets))
-        _remove([os.path.join(folder, name) for name in chosen.difference(map(_file_name, but))])
+        chosen = there if targets is None else there.intersection(map(file_name, targets))
+        _remove([os.path.join(folder, name) for name in chosen.difference(map(file_name, but))])
 
     def keep_aside(self, path: str, target: str) -> str:
         """Move an output that another build of a target made to where a failed one's is kept; return where that is.
 
         Call with the lock held.
         """
-        to = os.path.join(self.root, FAILED, _file_name(target))
+        to = failed_folder(self.root, target)
 
         def move() -> None:
             os.makedirs(to, 0o700)
@@ -271,7 +266,7 @@ class Store:
             folder = os.path.dirname(folder)
         if not os.path.isdir(folder):
             raise UsageError(f"{folder} is no folder; the target below it cannot be placed there")
-        if os.path.lexists(path) and self.records.placed(path) is None and not _is_marked(path):
+        if os.path.lexists(path) and self.records.placed(path) is None and not is_marked(path):
             raise UsageError(
                 f"{path} is there, but forge did not put it there",
                 hint="move it away, or remove it, and run forge again",
@@ -410,98 +405,12 @@ def _make(root: str) -> None:
         ) from error
 
 
-class Committed(NamedTuple):
-    """An output that has just come into the store."""
-
-    result: Result
-    key: StatKey | None
-    """The status of a file output's object."""
-    disk_bytes: int
-    """See `Sealed`."""
-    summary: int = 0
-    """Of a tree's top layer, see `layer_summary`."""
-
-
-def made_in(staging: str, base: tuple[str, ...] | None) -> str:
-    """Return where a job's output lies when its steps have ended; of a tree with a base, what it adds to that."""
-    return f"{staging}/run/out" if base is None else f"{staging}/upper"
-
-
-def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None, epoch: int) -> Committed:
-    """Seal what a job left in its staging folder and move it into the store at `root`. Runs in a worker.
-
-    Raises `StoreError` when the job made nothing that its rule promised.
-    """
-    if output == "file":
-        path = made_in(staging, None)
-        sealed = seal_file(path, epoch)
-        _mark(path)
-        to = os.path.join(root, OBJECTS, sealed.digest)
-        if _is_whole(to, sealed.digest, os.lstat(path)):  # replaced, it would look changed wherever it is placed
-            os.unlink(path)
-        else:
-            os.replace(path, to)
-        return Committed(Result("file", sealed.digest, (), sealed.size), stat_key(os.lstat(to)), sealed.disk_bytes)
-    path = made_in(staging, base)
-    sealed = seal_layer(path, epoch)
-    to = os.path.join(root, LAYERS, sealed.digest)
-    try:
-        os.rename(path, to)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise StoreError(f"the layer cannot be moved into the store: {error.strerror}") from error
-        if seal_layer(to, _ANY_TIME).digest != sealed.digest:  # left by a crash of the machine
-            os.rename(to, f"{staging}/torn")
-            os.rename(path, to)
-    layers = (*(base or ()), sealed.digest)
-    made = Result("tree", tree_digest(layers), layers, sealed.size)
-    return Committed(made, None, sealed.disk_bytes, layer_summary(to))
-
-
-def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> str | None:
-    """Move what a failed job had made out of its staging folder; return where to, or None when there is nothing.
-
-    Runs in a worker, when the job's namespaces, and with them its mounts, have ended.
-    """
-    to = os.path.join(root, FAILED, _file_name(target))
-    remove_tree(to)
-    os.makedirs(to, 0o700)
-    for name, path in (("out", made_in(staging, base)), ("tmp", f"{staging}/run/tmp")):
-        with suppress(FileNotFoundError):
-            os.rename(path, f"{to}/{name}")
-    for name in ("tmp", ""):
-        with suppress(OSError):  # there is something in it
-            os.rmdir(os.path.join(to, name))
-    return to if os.path.isdir(to) else None
-
-
-def _file_name(target: str) -> str:
-    """Return a target's name as one name of a file."""
-    return target.replace("%", "%25").replace("/", "%2F")
-
-
 def _look_at(path: str, digest: str, noted: int | None) -> tuple[int, bool]:
     """Return a layer's summary, and whether that is the noted one or at least the digest is right."""
     with suppress(OSError, StoreError):  # what cannot be read is not whole
         summary = layer_summary(path)
-        return summary, summary == noted or seal_layer(path, _ANY_TIME).digest == digest
+        return summary, summary == noted or seal_layer(path, ANY_TIME).digest == digest
     return 0, False
-
-
-def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:
-    """Tell whether a file output lies at a path of the store, with the mode and time that it was sealed with."""
-    with suppress(FileNotFoundError):
-        status = os.lstat(path)
-        same = (status.st_mode, status.st_mtime_ns) == (sealed.st_mode, sealed.st_mtime_ns)
-        return same and _has_content(path, digest)
-    return False
-
-
-def _has_content(path: str, digest: str) -> bool:
-    """Tell whether a path is a file output's; what cannot be read is not."""
-    with suppress(OSError):
-        return stat.S_ISREG(os.lstat(path).st_mode) and file_digest(path) == digest.rstrip("x")
-    return False
 
 
 def _remove(paths: list[str]) -> None:
@@ -517,18 +426,6 @@ def remove_store(root: str) -> None:
         os.rmdir(root)
 
 
-def _mark(path: str) -> None:
-    """Mark a file output, so that it is known for one even when the store is gone."""
-    with suppress(OSError):
-        os.setxattr(path, _MARK, b"1")
-
-
-def _is_marked(path: str) -> bool:
-    with suppress(OSError):
-        return bool(os.getxattr(path, _MARK, follow_symlinks=False))
-    return False
-
-
 @contextmanager
 def _alone_in(folder: str) -> Iterator[None]:
     """Keep others out of this block for the same folder: SQLite does not wait while a database becomes one."""
@@ -538,13 +435,6 @@ def _alone_in(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def tree_digest(layers: tuple[str, ...]) -> str:
-    """Return the digest of a tree, which is that of its stack of layers."""
-    import xxhash  # noqa: PLC0415
-
-    return xxhash.xxh3_128_hexdigest(" ".join(layers).encode())
 
 
 def _link_or_copy(source: str, to: str) -> None:
@@ -566,4 +456,4 @@ def _link_or_copy(source: str, to: str) -> None:
             os.link(source, to)
             return
     copy_file(source, to)
-    _mark(to)
+    mark(to)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from forgefile import compare, engine, events, linux, userns
 from forgefile.cache.layout import CACHE, LAYERS, OBJECTS
-from forgefile.cache.records import Result
+from forgefile.cache.seal import Result
 from forgefile.errors import BuildError, ForgeError, UsageError
 from forgefile.fingerprint import Manifest, difference
 from forgefile.model import Target, uses_network

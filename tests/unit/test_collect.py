@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from forgefile.cache.collect import Extent, carry_out, choose, measure, plan, total_bytes
-from forgefile.cache.records import Held, Result
+from forgefile.cache.records import Held
+from forgefile.cache.seal import Result
 from forgefile.cache.store import Store, project_of
 from tests.unit.test_store import built, built_tree
 

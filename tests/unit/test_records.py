@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from forgefile.cache.records import Record, Records, Result
+from forgefile.cache.records import Record, Records
+from forgefile.cache.seal import Result
 from forgefile.errors import StoreError
 from forgefile.fingerprint import Manifest, encode
 
@@ -320,7 +321,8 @@ def test_looking_while_another_writes(path, tmp_path):
 KILLED = """
 import os, sys
 sys.path[:0] = {paths!r}
-from forgefile.cache.records import Records, Record, Result
+from forgefile.cache.records import Records, Record
+from forgefile.cache.seal import Result
 records = Records({path!r})
 records.remember(Record("f1", "a", {text!r}, Result("file", "d1", (), 7), 1.5, ("never built",)))
 os._exit(9)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forgefile.cache.records import Record, Result
-from forgefile.cache.store import Store, commit, folder_of, keep_failed, project_of, remove_store, tree_digest
+from forgefile.cache.records import Record
+from forgefile.cache.seal import Result, commit, keep_failed, tree_digest
+from forgefile.cache.store import Store, folder_of, project_of, remove_store
 from forgefile.errors import StoreError, UsageError
 from forgefile.fingerprint import Manifest, encode
 
