@@ -8,13 +8,15 @@ MAKEFILE = """\
 JOBS := 1 2 3 4 5 6 7 8
 all: $(JOBS)
 $(JOBS):
-\t@echo begin; sleep 0.15; echo end
+\t@echo begin $$(date +%s%N); sleep 0.15; echo end $$(date +%s%N)
 sub:
 \t@$(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) all
 killed: $(JOBS) kill
 kill:
 \t@sleep 0.1; kill -KILL $$PPID; sleep 1
 """
+TIMED = "echo begin $(date +%s%N); sleep 0.1; echo end $(date +%s%N)"
+STEPS = {"begin": 1, "end": -1}
 RULES = '''\
 from forgefile import Rule, Run, Sandbox, Source
 
@@ -45,14 +47,14 @@ def makes(machine):
 
 
 def most(ended, *targets):
-    """Return how many recipes ran at once at most, and how many in all."""
-    now, found, count = 0, 0, 0
-    for event in ended.events:
-        if event["event"] == "output" and event["target"] in targets:
-            now += {"begin": 1, "end": -1}.get(event["line"], 0)
-            count += event["line"] == "begin"
-            found = max(found, now)
-    return found, count
+    """Return how many recipes ran at once at most, and how many in all, by the times that they print."""
+    lines = [event["line"] for event in ended.events if event["event"] == "output" and event["target"] in targets]
+    times = sorted((int(at), word) for word, _, at in (line.partition(" ") for line in lines) if word in STEPS)
+    now, found = 0, 0
+    for _, word in times:
+        now += STEPS[word]
+        found = max(found, now)
+    return found, sum(word == "begin" for _, word in times)
 
 
 @pytest.mark.parametrize("goal", ["all", "sub"])
@@ -81,9 +83,9 @@ def test_a_target_takes_its_core_from_make(makes):
     """A target that becomes ready while make uses all cores waits for one of them, not for make's end."""
     makes.forgefile(
         *BEGIN,
-        'first = forge.target("first", Noisy(line="sleep 0.3; echo >$OUT"))',
+        'first = forge.target("first", Noisy(line="sleep 0.1; echo >$OUT"))',
         *(
-            f'forge.target("t{n}", Noisy(line="echo begin; sleep 0.1; echo end; echo >$OUT", inputs=(first,)))'
+            f'forge.target("t{n}", Noisy(line="{TIMED}; echo >$OUT", inputs=(first,)))'
             for n in "12"
         ),
         'forge.target("a", Make(makefile=m))',
