@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from forgefile.cache.digest import ALL_BITS, Seen, entry_hash, is_fresh
 from forgefile.cache.layout import LAYERS, OBJECTS, SNAPSHOTS
 from forgefile.cache.seal import Result
-from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, names_in, save, status_of
+from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, names_in, runs_of, save, status_of
 from forgefile.graph import Graph, OptionValue
 from forgefile.model import Artifact, Rule, Sandbox, Secret, Source, Step, Target
 from forgefile.planner import Looked, Planner
@@ -228,7 +228,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         tools=tuple(tools_found.items()),
         folders=tuple((folder, names_in(folder)) for folder in reads.folders),
         fixed=len(fixed),
-        paths=listing.paths,
+        runs=runs_of(listing.paths),
         statuses=listing.statuses.tobytes(),
         hashes=bytes(listing.hashes),
         spans=spans,
@@ -263,7 +263,7 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
         listing.hashes[(first - facts.fixed) * 16 : (end - facts.fixed) * 16] = new.hashes
         longer = len(new.paths) - (end - first)
         spans = [*spans[: artifact + 1], *(at + longer for at in spans[artifact + 1 :])] if longer else spans
-    places = {path: number for number, path in enumerate(facts.paths[: facts.fixed])}
+    places = {path: number for number, path in enumerate(listing.paths[: facts.fixed])}
     for path, status in _outputs(planner, store, part.wanted).items():
         listing.statuses[places[path]] = status
     for target, result in planner.results.items():
@@ -273,7 +273,7 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
     facts = facts._replace(
         token=os.urandom(8).hex(),
         generation=occasion.generation,
-        paths=listing.paths,
+        runs=runs_of(listing.paths),
         statuses=listing.statuses.tobytes(),
         hashes=bytes(listing.hashes),
         spans=spans,

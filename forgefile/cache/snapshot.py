@@ -14,18 +14,21 @@ import marshal
 import os
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from forgefile.cache.layout import LOCK
 
-_FORMAT = 3
+_FORMAT = 4
 _KEPT = 16
 """How many command lines a store remembers."""
 _SHARE = 20_000
 """So many paths are worth a process."""
+_MANY = 8
+"""So many names in a folder are worth going there: the kernel then finds each with one step."""
 MISSING = -1
 """Stands for the status of a path that is not there."""
 UNSURE = 0
@@ -56,6 +59,12 @@ def names_in(folder: str) -> tuple[str, ...] | None:
     return None
 
 
+def runs_of(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Return absolute paths with those that follow each other in one folder together: (folder, names between NULs)."""
+    split = ((folder, name) for folder, _, name in (path.rpartition("/") for path in paths))
+    return [(folder, "\0".join(name for _, name in run)) for folder, run in groupby(split, key=itemgetter(0))]
+
+
 class Facts(NamedTuple):
     """What has to be the same. Indices of `paths` count from 0; those below `fixed` belong to no artifact."""
 
@@ -76,13 +85,19 @@ class Facts(NamedTuple):
     folders: tuple[tuple[str, tuple[str, ...] | None], ...]
     """(folder that was listed, the names in it)"""
     fixed: int
-    paths: list[str]
+    runs: list[tuple[str, str]]
+    """The paths, see `runs_of`."""
     statuses: bytes
     """Signed 64 bits for each path."""
     hashes: bytes
     """128 bits for each path from `fixed` on, big-endian: `entry_hash`."""
     spans: list[int]
     """For each artifact the index of its first path, then the number of paths."""
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths, made anew at each call."""
+        return [f"{folder}/{name}" for folder, names in self.runs for name in names.split("\0")]
 
 
 class Delta(NamedTuple):
@@ -112,7 +127,7 @@ class Snapshot:
         if (facts.generation, facts.boot) != (generation, boot):
             return False
         statuses = array("q", facts.statuses)
-        differ = _differing(facts.paths, statuses)
+        differ = _differing(facts.runs, statuses)
         store = os.path.dirname(os.path.dirname(self.path))
         if min(differ, default=facts.fixed) < facts.fixed or not _is_where_it_was(facts, store):
             return False
@@ -126,12 +141,13 @@ class Snapshot:
         from forgefile.cache.digest import entry_hash, look  # noqa: PLC0415
 
         facts, now, hashes = self.facts, time_ns(), bytearray(self.facts.hashes)
+        paths = facts.paths
         other: set[int] = set()
         for index in differ:
             artifact = bisect_right(facts.spans, index) - 1
             if artifact in other:
                 continue
-            path, root = facts.paths[index], facts.paths[facts.spans[artifact]]
+            path, root = paths[index], paths[facts.spans[artifact]]
             try:
                 key, entry = look(path, None, now)
                 if entry[0] == "d" and not self._knows_all_in(path, artifact):
@@ -168,7 +184,7 @@ class Snapshot:
         facts = self.facts
         first, end = facts.spans[artifact : artifact + 2]
         paths, statuses = facts.paths[first:end], array("q", facts.statuses)[first:end]
-        for number in _differing(paths, statuses):
+        for number in _differing(runs_of(paths), statuses):
             path, at = paths[number], (first + number - facts.fixed) * 16
             try:
                 entry = look(path, None, time_ns())[1]
@@ -209,12 +225,12 @@ def _is_where_it_was(facts: Facts, store: str) -> bool:
     )
 
 
-def _differing(paths: Sequence[str], statuses: "array[int]") -> list[int]:
+def _differing(runs: Sequence[tuple[str, str]], statuses: "array[int]") -> list[int]:
     """Return the indices of the paths whose status is another one; of many paths each core looks at a share."""
-    shares = min(len(os.sched_getaffinity(0)), len(paths) // _SHARE) or 1
-    ends = [len(paths) * number // shares for number in range(shares + 1)]
-    children = [_fork_differing(paths, statuses, first, end) for first, end in pairwise(ends[1:])]
-    differ = _differing_between(paths, statuses, 0, ends[1])
+    shares = min(len(os.sched_getaffinity(0)), len(statuses) // _SHARE) or 1
+    ends = [len(statuses) * number // shares for number in range(shares + 1)]
+    children = [_fork_differing(runs, statuses, first, end) for first, end in pairwise(ends[1:])]
+    differ = _differing_between(runs, statuses, 0, ends[1])
     for child, pipe in children:
         with open(pipe, "rb") as stream:
             found = stream.read()
@@ -223,14 +239,16 @@ def _differing(paths: Sequence[str], statuses: "array[int]") -> list[int]:
     return differ
 
 
-def _fork_differing(paths: Sequence[str], statuses: "array[int]", first: int, end: int) -> tuple[int, int]:
+def _fork_differing(
+    runs: Sequence[tuple[str, str]], statuses: "array[int]", first: int, end: int
+) -> tuple[int, int]:
     """Have a process of its own look at a share; return its id, and the pipe that it answers through."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
         found = None
         try:
-            found = marshal.dumps(_differing_between(paths, statuses, first, end))
+            found = marshal.dumps(_differing_between(runs, statuses, first, end))
             with open(write, "wb") as stream:
                 stream.write(found)
         finally:
@@ -239,18 +257,48 @@ def _fork_differing(paths: Sequence[str], statuses: "array[int]", first: int, en
     return child, read
 
 
-def _differing_between(paths: Sequence[str], statuses: "array[int]", first: int, end: int) -> list[int]:
+def _differing_between(runs: Sequence[tuple[str, str]], statuses: "array[int]", first: int, end: int) -> list[int]:
     differ, lstat = [], os.lstat
-    for index in range(first, end):
-        try:
-            s = lstat(paths[index])
-        except OSError:
-            if statuses[index] != MISSING:
-                differ.append(index)
-            continue
-        if hash((s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)) != statuses[index]:
-            differ.append(index)
+    here = os.open(".", os.O_PATH)
+    try:
+        for index, names in _shown(runs, first, end):
+            for number, name in enumerate(names, index):
+                try:
+                    s = lstat(name)
+                except OSError:
+                    if statuses[number] != MISSING:
+                        differ.append(number)
+                    continue
+                if hash((s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)) != statuses[number]:
+                    differ.append(number)
+    finally:
+        os.fchdir(here)
+        os.close(here)
     return differ
+
+
+def _shown(runs: Sequence[tuple[str, str]], first: int, end: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield, for the paths of some indices, the index of the first of a run, and the run as it can be looked up now.
+
+    The current folder is that of a long run when it is yielded.
+    """
+    index = 0
+    for folder, joined in runs:
+        after = index + joined.count("\0") + 1
+        if first < after and index < end:
+            begin = max(first, index)
+            names = joined.split("\0")[begin - index : end - index]
+            if len(names) < _MANY or not _went_to(f"{folder}/"):
+                names = [f"{folder}/{name}" for name in names]
+            yield begin, names
+        index = after
+
+
+def _went_to(folder: str) -> bool:
+    with suppress(OSError):
+        os.chdir(folder)
+        return True
+    return False
 
 
 def generation(store: str, *, mine: bool = False) -> str | None:
