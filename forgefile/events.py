@@ -147,10 +147,11 @@ class Verifying(Event):
 
 
 class Same(TargetEvent):
-    """The target was built again, and its output is the same."""
+    """The target was built again, and its output is the same; if not `compared`, it may be another by its rule."""
 
     event = "same"
     wall_s: float
+    compared: bool = True
 
 
 class Differs(TargetEvent):

@@ -289,6 +289,9 @@ class Rule(Value):
     """
 
     output: ClassVar[Output] = "file"
+    repeats: ClassVar[bool] = True
+    """Whether the same inputs give the same bits. `forge verify` does not compare what a rule without this promise
+    makes, but asks that it can be made again."""
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Return what has to be done, in order."""

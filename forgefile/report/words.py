@@ -207,7 +207,8 @@ class Account:
             case Failed():
                 yield from failure(event)
             case Same():
-                yield Span("same ", "good"), name, Span(f" in {duration(event.wall_s)}", "aside")
+                aside = "" if event.compared else "; its rule does not promise the same bits"
+                yield Span("same ", "good"), name, Span(f" in {duration(event.wall_s)}{aside}", "aside")
             case Differs():
                 yield from _difference(event)
 

@@ -220,8 +220,10 @@ class _Verification:
             )
         result = self._project.planner.results[target]
         self._project.store.discard_failed((made.target,))
-        if result.digest == made.result.digest:
-            self._ended(made.target, "same", events.Same(t=_clock(), target=made.target, wall_s=made.wall_s))
+        repeats = target.rule.repeats
+        if result.digest == made.result.digest or not repeats:
+            told = events.Same(t=_clock(), target=made.target, wall_s=made.wall_s, compared=repeats)
+            self._ended(made.target, "same", told)
         else:
             self._ended(made.target, "differs", self._difference(target, result, made, folder))
 

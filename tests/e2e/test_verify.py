@@ -52,6 +52,15 @@ def test_what_is_the_same(machine):
     machine.nothing_runs()
 
 
+def test_what_is_not_promised_to_repeat_is_made_again_and_not_compared(project):
+    project.forgefile("class Clock(Shell):", "    repeats = False", 'forge.target("a", Clock(line="date +%N"))')
+    ended = verdict(project, "a", status=0)
+    assert ended.only("same")["compared"] is False
+    assert "; its rule does not promise the same bits" in project.forge("verify", "a").out
+    project.forgefile("class Clock(Shell):", "    repeats = False", 'forge.target("a", Clock(line="date +%N; {FIRST} || exit 3"))'.replace("{FIRST}", FIRST))
+    assert verdict(project, "a", status=1).targets("failed") == ["a"]
+
+
 def test_what_is_not_built_is_built_first(project):
     project.forgefile('forge.target("a", Shell(line="echo a"))', 'forge.target("b", Shell(line="date +%N"))')
     ended = verdict(project, "a", status=0)
