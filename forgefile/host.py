@@ -42,6 +42,7 @@ PACKAGES = {
     "ostree": "ostree",
     "pigz": "pigz",
     "qemu-img": "qemu-utils",
+    "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-x86_64": "qemu-system-x86",
     "sfdisk": "fdisk",
     "tar": "tar",
@@ -50,6 +51,8 @@ PACKAGES = {
 }
 """Host program → Debian package."""
 _FOLDER_PACKAGES = {
+    "/usr/share/AAVMF/": "qemu-efi-aarch64",
+    "/usr/share/OVMF/": "ovmf",
     "/usr/lib/grub/i386-pc/": "grub-pc-bin",
     "/usr/lib/grub/x86_64-efi/": "grub-efi-amd64-bin",
     "/usr/lib/grub/arm64-efi/": "grub-efi-arm64-bin",

@@ -148,7 +148,7 @@ def _check(hint: Any) -> _Check:  # noqa: PLR0911  one return for each form of t
         return callable
     if hint in _NUMBERS:
         return lambda value: type(value) in _NUMBERS[hint]
-    return lambda value: isinstance(value, hint)
+    return lambda value: isinstance(value, origin or hint)
 
 
 def _output_check(output: str) -> _Check:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from forgefile.rules.apt import Apt, AptSource
+    from forgefile.rules.boot import BootTest
     from forgefile.rules.command import OUT, Command
     from forgefile.rules.debootstrap import Debootstrap
     from forgefile.rules.disk import Btrfs, DiskImage, Ext4, Grub, Partition, Raw, Swap, Vfat, Xfs
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Apt": "apt",
     "AptSource": "apt",
+    "BootTest": "boot",
     "Btrfs": "disk",
     "Command": "command",
     "Debootstrap": "debootstrap",
@@ -41,6 +43,7 @@ __all__ = [
     "OUT",
     "Apt",
     "AptSource",
+    "BootTest",
     "Btrfs",
     "Command",
     "Debootstrap",

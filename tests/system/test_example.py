@@ -60,12 +60,27 @@ def test_the_ostree_repository_is_sound_and_holds_the_commit(example: Project, t
     assert "/usr/etc/motd" in listing
 
 
-@pytest.mark.parametrize(("firmware", "image"), [("bios", "disk.img"), ("uefi", "disk.img"), ("uefi", "disk.qcow2")])
+@pytest.mark.parametrize(("firmware", "image"), [("bios", "disk.img"), ("uefi", "disk.qcow2")])
 def test_it_boots(example: Project, firmware: str, image: str) -> None:
     before = sha256(example.root / image)
     said = run(sys.executable, REPO / "scripts" / "boot-test", firmware, example.root / image)
     assert "FORGE-BOOT-OK" in said
     assert sha256(example.root / image) == before
+
+
+def test_it_boots_as_a_target(example: Project) -> None:
+    """In a Forgefile of its own beside the example's, in whose store all but the boot is there."""
+    text = (example.root / "Forgefile.py").read_text()
+    text = text.replace("from forgefile.rules import (", "from forgefile.rules import (\n    BootTest,")
+    test = 'forge.target("boot.log", BootTest(disk=disk, firmware="uefi", expect="FORGE-BOOT-OK", cpus=2), cores=2)\n'
+    (example.root / "Boot.py").write_text(text.replace("    forge.default(disk)\n", f"    {test}"))
+    before = sha256(example.root / "disk.img")
+    assert example.build("-f", "Boot.py", "boot.log").targets("started") == {"boot.log"}
+    console = (example.root / "boot.log").read_text().splitlines()
+    assert console[-1].startswith("FORGE-BOOT-OK Debian GNU/Linux 12 (bookworm)")
+    assert any(line.startswith("Linux version ") for line in console), "without the kernel's times"
+    assert sha256(example.root / "disk.img") == before
+    assert example.build("-f", "Boot.py", "boot.log").targets("started") == set()
 
 
 def test_a_second_run_runs_nothing(example: Project) -> None:

@@ -79,6 +79,8 @@ class Handles(dict):
             return make(name)
         if name in ("system", "tree"):
             return make_tree(name)
+        if name == "re":
+            return re
         if name == "token":
             return Secret(name=name, env="TOKEN")
         raise KeyError(name)
