@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from forgefile.errors import ForgeError, OvertakenError, StoreError, UsageError
 from forgefile.forge import VERBS
@@ -125,6 +125,15 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Take off what follows `--`, for a verb that passes it on: one with a default for `passed`."""
+        words = list(args or ())
+        cut = words.index("--") if self.get_default("passed") is not None and "--" in words else len(words)
+        options, unknown = super().parse_known_intermixed_args(words[:cut], namespace)
+        if cut < len(words):
+            options.passed = tuple(words[cut + 1 :])
+        return options, unknown
+
     def format_help(self) -> str:
         if self.epilog is None:
             self.epilog = _commands()
