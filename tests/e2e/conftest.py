@@ -21,7 +21,7 @@ from tests.conftest import ordinary_user, python_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "forgefile")
-USER = "forge-e2e"
+USER = f"forge-e2e-{os.getpid()}"
 
 PREAMBLE = '''\
 from collections.abc import Iterable

@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from conftest import listing
+from conftest import USER, listing
 
 NEWUIDMAP = "an ordinary user needs newuidmap"
 SETUID = "newuidmap and newgidmap cannot map this user's ids"
@@ -15,8 +15,8 @@ SETTINGS = 'mkdir -p $D/kernel/random; cat /proc/sys/kernel/random/boot_id >$D/k
 LACKS = {
     "no newuidmap": ("mount --bind /dev/null /usr/bin/newuidmap", NEWUIDMAP, "apt-get install uidmap"),
     "no setuid": ("cp /usr/bin/newuidmap $D/copy; chmod 755 $D/copy; mount --bind $D/copy /usr/bin/newuidmap", SETUID, "--reinstall uidmap"),
-    "no subordinate users": ("mount --bind /dev/null /etc/subuid", "/etc/subuid gives the user forge-e2e no 65535 ids", "usermod --add-subuids"),
-    "no subordinate groups": ("mount --bind /dev/null /etc/subgid", "/etc/subgid gives the user forge-e2e no 65535 ids", "usermod --add-subuids"),
+    "no subordinate users": ("mount --bind /dev/null /etc/subuid", f"/etc/subuid gives the user {USER} no 65535 ids", "usermod --add-subuids"),
+    "no subordinate groups": ("mount --bind /dev/null /etc/subgid", f"/etc/subgid gives the user {USER} no 65535 ids", "usermod --add-subuids"),
     "a setting of Debian": (SETTINGS.format("echo 0 >$D/kernel/unprivileged_userns_clone"), "kernel.unprivileged_userns_clone=0 forbids ordinary users", "sysctl kernel.unprivileged_userns_clone=1"),
     "a setting of Ubuntu": (SETTINGS.format("echo 1 >$D/kernel/apparmor_restrict_unprivileged_userns"), "kernel.apparmor_restrict_unprivileged_userns=1 forbids ordinary users", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
     "a chroot": (SETTINGS.format("true"), "this kernel, or the container or chroot that forge runs in, allows no user namespace", "run forge outside of it"),

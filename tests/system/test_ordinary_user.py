@@ -14,7 +14,7 @@ from tests.system.test_example import sha256
 
 pytestmark = pytest.mark.system
 
-USER = "forge-test"
+USER = f"forge-test-{os.getpid()}"
 Forge = Callable[..., subprocess.CompletedProcess[str]]
 
 
