@@ -284,10 +284,9 @@ def test_a_damaged_store_is_told(project):
     project.forgefile(RAN)
     project.forge()
     (project / ".forge/records.sqlite").write_bytes(b"nonsense" * 1000)
-    ended = project.forge(status=None)
-    assert ended.status in (0, 1, 2)
-    if ended.status:
-        assert "forge clean --all" in ended.err
-        project.forge("clean", "--all")
+    ended = project.forge("--json", status=None)  # which looks into the records, though nothing changed
+    assert ended.status in (1, 2)
+    assert "forge clean --all" in ended.err
+    project.forge("clean", "--all")
     project.forge()
     project.nothing_runs()
