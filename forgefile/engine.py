@@ -222,9 +222,9 @@ def build(
         raise OvertakenError(_OVERTAKEN)
     decisions = planner.plan(wanted)
     placed = wanted if settings.place else ()
-    run = partial(_Build, project, placed=placed, settings=settings, tell=tell, clock=clock, nursery=nursery)
+    run = partial(_Build, project, placed=placed, settings=settings, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
-        status = run(decisions).run()
+        status = run(decisions, tell=tell).run()
         if before is not None and before == generation(store.root):
             _keep(project, wanted, settings, before)
         return status
@@ -245,7 +245,10 @@ def build(
             decisions = planner.plan(wanted)
         decisions = _on_whole_layers(project, wanted, decisions)
         _refuse(project, placed, decisions, note)
-        status = run(decisions).run()
+        from forgefile.history import Journal  # noqa: PLC0415  only a build that does something is noted
+
+        with Journal(project, decisions, settings, tell=tell, clock=clock) as journal:
+            status = run(decisions, tell=journal.report).run()
         if not status:
             _keep(project, wanted, settings, generation(store.root, mine=True) or "")
         return status

@@ -232,6 +232,10 @@ class Planner:
                     self._contents[secret] = read(secret, self.root, target.location)
         return {secret: self._contents[secret] for secret in wanted}
 
+    def secret_contents(self) -> list[bytes]:
+        """Return the contents of all secrets that this run has looked at."""
+        return list(self._contents.values())
+
     def _refuse_told(self, targets: Collection[Target]) -> None:
         """Raise `ForgefileError` when a step has a secret in it, which is to be in a file alone."""
         for secret, content in self._contents.items():

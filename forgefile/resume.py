@@ -29,6 +29,8 @@ class Kept(Rule):
     inputs: tuple[Artifact, ...]
     scratched: tuple[int, ...]
     steps_kept: bytes
+    kind: str
+    """What the rule was called."""
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Return the steps that were kept."""
@@ -44,11 +46,17 @@ class _KeptTree(Kept):
     output = "tree"
 
 
+def kind_of(target: Target) -> str:
+    """Return what a target's rule is called in the Forgefile."""
+    return target.rule.kind if isinstance(target.rule, Kept) else type(target.rule).__name__
+
+
 class Entry(NamedTuple):
     """A target as a snapshot keeps it. Inputs are targets by their place from 0 on, artifacts from -1 downwards."""
 
     name: str
     output: str
+    rule: str
     inputs: tuple[int, ...]
     tools: tuple[int, ...]
     rest: bytes
@@ -94,7 +102,7 @@ def part(snapshot: Snapshot, *, whole: bool = False) -> Part | None:
     saved = Saved(*found)
     marks = {~artifact for artifact in snapshot.changed}
     for place, entry in enumerate(saved.entries):
-        if not marks.isdisjoint(entry[2]) or not marks.isdisjoint(entry[3]):
+        if not marks.isdisjoint(entry[3]) or not marks.isdisjoint(entry[4]):
             marks.add(place)
     targets: dict[int, Target] = {}
     known: dict[Target, Result] = {}
@@ -105,7 +113,7 @@ def part(snapshot: Snapshot, *, whole: bool = False) -> Part | None:
         known[target] = _result(entry)
 
     for place, entry in enumerate(saved.entries):
-        below = [needed for needed in entry[2] if needed >= 0]
+        below = [needed for needed in entry[3] if needed >= 0]
         if place in marks:
             for needed in below:
                 if needed not in targets:
@@ -133,7 +141,8 @@ def _looked(snapshot: Snapshot, saved: Saved) -> dict[str, Looked]:
 
 
 def _known(entry: Entry, inputs: tuple[Target, ...]) -> Target:
-    rule = (_KeptTree if entry.output == "tree" else Kept)(base=None, inputs=inputs, scratched=(), steps_kept=b"")
+    kind = _KeptTree if entry.output == "tree" else Kept
+    rule = kind(base=None, inputs=inputs, scratched=(), steps_kept=b"", kind=entry.rule)
     return Target(entry.name, rule, None, inputs=inputs)
 
 
@@ -147,8 +156,9 @@ def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
         found.insert(index, secret)
     inputs = tuple(found)
     rule = (_KeptTree if entry.output == "tree" else Kept)(
-        base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps
-    )
+        base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps,
+        kind=entry.rule,
+    )  # fmt: skip
     return Target(entry.name, rule, location, pools=pools, timeout_s=timeout_s, inputs=inputs)
 
 
@@ -201,7 +211,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
             pickle.dumps(described.steps),
         )
         result = planner.results[target]
-        kept = Entry(target.name, target.output, inputs, tools, pickle.dumps(rest), result[1:])
+        kept = Entry(target.name, target.output, kind_of(target), inputs, tools, pickle.dumps(rest), result[1:])
         entries.append(tuple(kept))
     secret = _secret_variables(planner, closure)
     files = [os.path.join(planner.root, each.file) for t in closure for each in planner.secrets(t) if each.file]

@@ -67,6 +67,7 @@ FLOORS = {
     "undeclared": 5,
     "resume": 6,
     "forecast": 6,
+    "history": 6,
     "engine": 6,
     "cli": 7,
     "verbs": 7,
@@ -90,7 +91,8 @@ SIDEWAYS = {
     "export": {"cache", "roots"},
     "kvm": {"cache"},
     "report": {"report"},
-    "engine": {"forecast", "resume"},
+    "history": {"resume"},
+    "engine": {"forecast", "history", "resume"},
     "verbs": {"verbs"},
 }
 """What a module may import of its own floor: how work is handed down there."""

@@ -39,6 +39,14 @@ CREATE TABLE IF NOT EXISTS layer (digest TEXT PRIMARY KEY, summary INTEGER) WITH
 CREATE TABLE IF NOT EXISTS boot (id TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS placed (path TEXT PRIMARY KEY, digest TEXT, key BLOB) WITHOUT ROWID;
 """
+_BUILD = """
+CREATE TABLE IF NOT EXISTS build (project TEXT, number INTEGER, began REAL, process INTEGER, first INTEGER,
+  arguments BLOB, wall_s REAL, status INTEGER, summary BLOB, details BLOB, PRIMARY KEY (project, number))
+"""
+"""The history of builds: made by the first that is noted, so that stores without one are as good; no other version of
+forge drops it. `first` is the number that the first record of the build gets."""
+BUILDS_KEPT = 200
+"""Of how many builds each project's history tells."""
 _CLEANED = ""
 """What stands for a fingerprint in `current` when a target is to be built again, whatever results are known."""
 CHANGED = -1
@@ -81,6 +89,23 @@ class Held(NamedTuple):
     """When the result was built or restored, or up to date in a build; to a day, in seconds since 1970."""
     current: bool
     """It is its target's latest result."""
+
+
+class BuildNote(NamedTuple):
+    """What is kept of one build: of one that ended, how, and of every one that and when it began."""
+
+    number: int
+    """From 1 on, in each project's own history."""
+    began: float
+    """In seconds since 1970."""
+    process: int
+    arguments: tuple[str, ...]
+    """Of the command line."""
+    wall_s: float | None
+    status: int | None
+    """Its exit status. None: it has not ended, and may have been killed."""
+    summary: dict[str, Any]
+    """What it did, in short and of bounded length."""
 
 
 class Records:
@@ -157,9 +182,15 @@ class Records:
         except sqlite3.DatabaseError as error:
             raise _damaged(error) from error
 
-    def _row(self, statement: str, *values: str) -> Any:
+    def _row(self, statement: str, *values: str | int) -> Any:
         try:
             return self._db.execute(statement, tuple(map(_stored, values))).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _damaged(error) from error
+
+    def _rows(self, statement: str, *values: str | int) -> list[Any]:
+        try:
+            return self._db.execute(statement, tuple(map(_stored, values))).fetchall()
         except sqlite3.DatabaseError as error:
             raise _damaged(error) from error
 
@@ -248,6 +279,48 @@ class Records:
                 self._write(_MAKE_CURRENT, (*key, _CLEANED))
         return dropped
 
+    # The history of builds
+
+    def begin_build(self, began: float, arguments: tuple[str, ...]) -> int:
+        """Note that a build begins, by this process; return its number. What is too old leaves the history."""
+        with self.together():
+            self._write(_BUILD)
+            self._write(_BEGIN, (self.project, began, os.getpid(), marshal.dumps(arguments)))
+            number = int(self._row(_LAST_BUILD, self.project)[0])
+            self._write("DELETE FROM build WHERE project=? AND number<=?", (self.project, number - BUILDS_KEPT))
+        return number
+
+    def end_build(self, number: int, wall_s: float, status: int, summary: dict[str, Any], details: bytes) -> None:
+        """Note how a build ended, what it did, and all that a report of it tells."""
+        told = (wall_s, status, marshal.dumps(summary), details, self.project, number)
+        self._write("UPDATE build SET wall_s=?, status=?, summary=?, details=? WHERE project=? AND number=?", told)
+
+    def builds(self) -> list[BuildNote]:
+        """Return the history, the latest build first."""
+        if not self._has_builds():
+            return []
+        found = self._rows(_BUILDS, self.project)
+        return [
+            BuildNote(number, began, process, marshal.loads(words), wall_s, status, marshal.loads(summary or _NOTHING))  # noqa: S302
+            for number, began, process, words, wall_s, status, summary in found
+        ]
+
+    def build_details(self, number: int) -> bytes:
+        """Return what was kept for a report of a build; nothing of one that did not end."""
+        row = self._row("SELECT details FROM build WHERE project=? AND number=?", self.project, number)
+        return (row[0] if row else None) or b""
+
+    def built_in(self, number: int) -> list[tuple[str, float, tuple[str, ...], int]]:
+        """Return what the records tell of the targets that ran in a build: name, seconds, reasons and size.
+
+        For a build that did not end; later builds may have made the same results again, and taken over the records.
+        """
+        rows = self._rows(_BUILT_IN, self.project, number)
+        return [(_read(target), seconds, marshal.loads(why), size) for target, seconds, why, size in rows]  # noqa: S302
+
+    def _has_builds(self) -> bool:
+        return self._row("SELECT 1 FROM sqlite_master WHERE type='table' AND name='build'") is not None
+
     # Records of all projects
 
     def held(self) -> Iterator[Held]:
@@ -273,6 +346,8 @@ class Records:
                 if not self._row("SELECT 1 FROM record WHERE project=? LIMIT 1", project):
                     self._write("DELETE FROM current WHERE project=?", (project,))
                     self._write("DELETE FROM log WHERE project=?", (project,))
+                    if self._has_builds():
+                        self._write("DELETE FROM build WHERE project=?", (project,))
             for statement in _USELESS:
                 self._write(statement)
             self._drop_others("layer", "digest", {layer for held in self.held() for layer in held.result.layers})
@@ -374,6 +449,21 @@ _UNUSED = (
     "SELECT target, fingerprint FROM current JOIN record USING (project, target, fingerprint)"
     " WHERE project=? AND used<?"
 )
+_LAST_BUILD = "SELECT MAX(number) FROM build WHERE project=?"
+_BEGIN = (
+    "INSERT INTO build SELECT ?1, (SELECT 1 + COALESCE(MAX(number), 0) FROM build WHERE project=?1), ?2, ?3,"
+    " (SELECT 1 + COALESCE(MAX(number), 0) FROM record), ?4, NULL, NULL, NULL, NULL"
+)
+_BUILDS = (
+    "SELECT number, began, process, arguments, wall_s, status, summary FROM build WHERE project=? ORDER BY number DESC"
+)
+_BUILT_IN = """
+SELECT target, seconds, reasons, size FROM record WHERE project=?1
+  AND number>=(SELECT first FROM build WHERE project=?1 AND number=?2)
+  AND number<COALESCE((SELECT first FROM build WHERE project=?1 AND number>?2 ORDER BY number LIMIT 1), number + 1)
+ORDER BY number
+"""
+_NOTHING = marshal.dumps({})
 _HELD = (
     "SELECT project, target, record.fingerprint, kind, digest, layers, size, used, current.fingerprint NOT NULL"
     " FROM record LEFT JOIN current USING (project, target, fingerprint) ORDER BY used, number"

@@ -364,6 +364,16 @@ class Store:
             os.close(descriptor)
 
 
+    def holder(self) -> str:
+        """Return the process id of the forge that changes the store now, or nothing."""
+        with suppress(OSError), open(os.path.join(self.root, LOCK), encoding="ascii") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return stream.read().partition(" ")[0]
+        return ""
+
+
 def outputs(held: Held) -> list[str]:
     """Return what a record keeps in the store: its output and its log, by their paths in it."""
     objects = [f"{OBJECTS}/{held.result.digest}"] if held.result.kind == "file" else []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forgefile.cache.records import Record, Records
+from forgefile.cache.records import BUILDS_KEPT, Record, Records
 from forgefile.cache.seal import Result
 from forgefile.errors import StoreError
 from forgefile.fingerprint import Manifest, encode
@@ -423,3 +423,61 @@ def test_what_a_run_took_comes_back(records):
     assert records.current("b")[-2:] == took[-2:], "also by another target that has the result"
     records.remember(record("f2"))
     assert records.current("a")[-2:] == (0, None)
+
+
+# The history of builds
+
+
+def test_a_build_comes_back(path):
+    records = opened(path)
+    first = records.begin_build(1.5, ("-j", "2", "\udcff"))
+    second = records.begin_build(2.5, ())
+    records.end_build(first, 0.25, 1, {"counts": {"built": 1}}, b"details")
+    records.close()
+    records = opened(path)
+    later, earlier = records.builds()
+    assert (earlier.number, earlier.began, earlier.arguments) == (first, 1.5, ("-j", "2", "\udcff"))
+    assert (earlier.wall_s, earlier.status, earlier.summary) == (0.25, 1, {"counts": {"built": 1}})
+    assert (later.number, later.process, later.wall_s, later.status) == (second, os.getpid(), None, None)
+    assert [records.build_details(number) for number in (first, second, 9)] == [b"details", b"", b""]
+    records.close()
+
+
+def test_the_history_is_bounded_and_its_numbers_go_on(records):
+    for number in range(BUILDS_KEPT + 5):
+        assert records.begin_build(float(number), ()) == number + 1
+    assert [note.number for note in records.builds()] == list(range(BUILDS_KEPT + 5, 5, -1))
+
+
+def test_a_history_is_the_projects_own(path):
+    for project in ("one", "other"):
+        records = opened(path, project=project)
+        assert records.begin_build(1.0, (project,)) == 1
+        records.close()
+    records = opened(path, project="one")
+    assert [note.arguments for note in records.builds()] == [("one",)]
+    records.drop((), ("other",))
+    records.close()
+    records = opened(path, project="other")
+    assert records.builds() == []
+    records.close()
+
+
+def test_records_without_a_history_have_none(path):
+    opened(path).close()
+    records = opened(path, read_only=True)
+    assert records.builds() == []
+    records.close()
+
+
+def test_what_was_built_in_a_build_is_told_by_the_records(records):
+    records.remember(record("f0", "before"))
+    first = records.begin_build(1.0, ())
+    records.remember(record("f1", "a", seconds=2.0, reasons=("x: changed",)))
+    records.remember(record("f2", "b"))
+    second = records.begin_build(2.0, ())
+    third = records.begin_build(3.0, ())
+    records.remember(record("f3", "c"))
+    assert records.built_in(first) == [("a", 2.0, ("x: changed",), 7), ("b", 1.5, ("never built",), 7)]
+    assert records.built_in(third)[0][0] == "c"
+    assert records.built_in(second) == []
