@@ -1,4 +1,4 @@
-"""Files and folders as a whole: copied with their holes, removed whatever their modes. Unaware of the store."""
+"""Files and folders as a whole: copied with their holes, written, removed whatever the modes. Unaware of the store."""
 
 import errno
 import os
@@ -41,6 +41,19 @@ def _copy_range(old: int, new: int, at: int, length: int) -> int:
             raise
     os.lseek(new, at, os.SEEK_SET)
     return os.sendfile(new, old, at, length)
+
+
+def write_whole(path: str, content: str) -> None:
+    """Write a text so that it appears complete or not at all; what was there before stays until then."""
+    arriving = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(arriving, "x", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(arriving, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(arriving)
+        raise
 
 
 def remove_tree(path: str) -> None:

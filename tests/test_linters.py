@@ -68,6 +68,7 @@ FLOORS = {
     "resume": 6,
     "forecast": 6,
     "history": 6,
+    "page": 7,
     "engine": 6,
     "cli": 7,
     "verbs": 7,
@@ -93,7 +94,8 @@ SIDEWAYS = {
     "report": {"report"},
     "history": {"resume"},
     "engine": {"forecast", "history", "resume"},
-    "verbs": {"verbs"},
+    "page": {"page"},
+    "verbs": {"page", "verbs"},
 }
 """What a module may import of its own floor: how work is handed down there."""
 

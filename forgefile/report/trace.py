@@ -23,6 +23,7 @@ from forgefile.events import (
     StepStarted,
     TargetEvent,
 )
+from forgefile.files import write_whole
 
 _PROCESS = 1
 
@@ -89,7 +90,7 @@ class Trace:
             self._end(target, self._now, {"event": "interrupted"})
         told = {"traceEvents": [*self._names(), *self._events], "displayTimeUnit": "ms"}
         try:
-            _write_whole(self._path, json.dumps(told, separators=(",", ":")))
+            write_whole(self._path, json.dumps(told, separators=(",", ":")))
         except OSError as error:
             raise ForgeError(f"cannot write the trace file '{self._path}': {error.strerror}") from error
 
@@ -137,16 +138,3 @@ def _at(name: str, phase: str, row: int, seconds: float) -> dict[str, Any]:
 
 def _micros(seconds: float) -> int:
     return round(seconds * 1_000_000)
-
-
-def _write_whole(path: str, content: str) -> None:
-    """Write a file so that it appears complete or not at all; one that was there before stays until then."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "x", encoding="ascii") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise

@@ -74,6 +74,7 @@ def test_a_build_that_runs_and_one_that_was_killed(machine):
     until(lambda: "begun" in process.stdout.readline())
     assert [each["ended"] for each in history(machine)] == ["running", "done"]
     assert "running" in machine.forge("history").out.splitlines()[0]
+    assert "build 2 is not over" in machine.forge("report", "--build", "2", status=2).err
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     told = history(machine)[0]
@@ -155,6 +156,9 @@ def test_a_secret_on_the_command_line_is_hidden(project):
     project.forge("-D", "token=correct horse battery", status=None)
     assert history(project)[0]["arguments"] == ["-D", "token=***"]
     assert "correct horse" not in project.forge("history").out
+    project.forge("report")
+    assert "correct horse" not in project.read("forge-report.html")
+    assert "***" in project.read("forge-report.html")
 
 
 def test_odd_command_lines_are_told_as_they_can_be_pasted(project):
