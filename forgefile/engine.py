@@ -17,7 +17,7 @@ from forgefile.cache.store import Store, project_of
 from forgefile.errors import ForgefileError, OvertakenError, UsageError
 from forgefile.fingerprint import encode, fingerprint
 from forgefile.graph import Graph, inputs
-from forgefile.job import Again, Job, JobResult, Message, Printed, SecretFile, StepBegan, View
+from forgefile.job import Again, Fetched, Job, JobResult, Message, Printed, SecretFile, StepBegan, View
 from forgefile.jobserver import Jobserver
 from forgefile.model import CORES, MEMORY, Run, Sandbox, Secret, Source, Target
 from forgefile.nursery import Nursery
@@ -318,6 +318,7 @@ class _Build:
         self._count = dict.fromkeys(("built", "restored", "current", "failed", "skipped"), 0)
         self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
+        self._fetched: dict[int, int] = {}
         self._nursery = nursery
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
@@ -401,6 +402,7 @@ class _Build:
         started = self._schedule.start(self._priorities, self._jobserver.lent)
         for slot, target in zip(self._pool.free, started, strict=False):
             self._slots[slot] = target
+            self._fetched[slot] = 0
             decision = self._decisions[target]
             self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
                                       expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
@@ -479,6 +481,9 @@ class _Build:
         elif isinstance(message, Printed):
             for line in message.lines:
                 self._tell(events.Output(t=self._clock(), target=target.name, line=line))
+        elif isinstance(message, Fetched):
+            self._fetched[slot] += message.octets
+            self._tell(events.Downloading(t=self._clock(), target=target.name, download_bytes=self._fetched[slot]))
         elif isinstance(message, Again):
             self._tell(events.Retrying(
                 t=self._clock(), target=target.name, message=message.failed.message, command=message.failed.command,

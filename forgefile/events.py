@@ -80,6 +80,13 @@ class Output(TargetEvent):
     line: str
 
 
+class Downloading(TargetEvent):
+    """What the target has downloaded so far into a folder that targets share; told while it grows."""
+
+    event = "downloading"
+    download_bytes: int
+
+
 class Retrying(TargetEvent):
     """A step failed that may succeed at another time: in `wait_s`, the target begins again, for the `number`th time."""
 

@@ -82,6 +82,12 @@ class Printed(NamedTuple):
     lines: tuple[str, ...]
 
 
+class Fetched(NamedTuple):
+    """So many more bytes came into the folders of downloads."""
+
+    octets: int
+
+
 class Again(NamedTuple):
     """A step failed that may succeed at another time: in `wait_s`, the job begins again, for the `number`th time."""
 
@@ -104,7 +110,7 @@ class JobResult(NamedTuple):
     """What a job that succeeded downloaded, see `lend.downloads`."""
 
 
-Message = StepBegan | Printed | Again | JobResult
+Message = StepBegan | Printed | Fetched | Again | JobResult
 
 
 def ended(status: int) -> str:

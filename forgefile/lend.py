@@ -145,6 +145,40 @@ def downloads(job: Job, since_ns: int) -> dict[str, int] | None:
     return found
 
 
+class Arrivals:
+    """What comes into the folders of downloads while a step runs: a name that is not known yet, or is being fetched.
+
+    To look costs a listing of each folder and the status of what is new.
+    """
+
+    def __init__(self, job: Job, caches: Iterable[Cache]) -> None:
+        self._folders = [cache_copy(job, cache) for cache in caches if cache.downloads]
+        self._known = [{entry.name for entry in _entries(folder)} for folder in self._folders]
+        self._most = 0
+
+    def __bool__(self) -> bool:
+        """Tell whether there is a folder of downloads."""
+        return bool(self._folders)
+
+    def more(self) -> int:
+        """Return how many bytes there are beyond those of the last look; what was thrown away counts no less."""
+        found = 0
+        for folder, known in zip(self._folders, self._known, strict=True):
+            new = (entry for entry in _entries(folder) if entry.name not in known)
+            for entry in (*new, *_entries(f"{folder}/partial")):
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    found += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        more, self._most = max(found - self._most, 0), max(found, self._most)
+        return more
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return list(entries)
+    return []
+
+
 def _files(folder: str) -> Iterator[str]:
     """Yield the regular files below a folder, but for locks and what is being fetched."""
     for parent, folders, names in os.walk(folder):

@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from forgefile import jobserver, linux, userns
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH, PROXIES
 from forgefile.job import NO_MEMORY, Job, StepFailed, ended
-from forgefile.lend import Lent, keep_cache, lend, lend_cache
+from forgefile.lend import Arrivals, Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write, uses_network
 from forgefile.roots import MOUNT_POINTS, entrance, furnish, host_file, mounts, seen, settle, write_text
 from forgefile.units import duration_text
@@ -54,7 +54,22 @@ _GRACE_S = 5
 _POLL_LIMIT_S = 86_400
 """How long poll(2), whose limit is that of an int, is let wait at once."""
 
+_LOOK_S = 0.5
+"""How often to look at how much was downloaded."""
+
 Print = Callable[[bytes], None]
+Look = Callable[[], None] | None
+
+
+class Ears(NamedTuple):
+    """Who hears of a job while it runs."""
+
+    printed: Print
+    """Receives what the steps print."""
+    began: Callable[[int, str], None]
+    """Receives each step's number and title."""
+    fetched: Callable[[int], None]
+    """Receives, now and then, how many more bytes came into the folders of downloads."""
 
 
 class Network:
@@ -97,14 +112,12 @@ class Network:
         return any(set(line.partition(b":")[2].split()) != {b"0"} for line in devices)
 
 
-def run(
-    job: Job, network: Network, deadline: float, printed: Print, began: Callable[[int, str], None]
-) -> StepFailed | None:
+def run(job: Job, network: Network, deadline: float, ears: Ears) -> StepFailed | None:
     """Run a job's steps in order in a mount namespace made for it; stop at the first that fails.
 
     At `deadline`, in seconds of the monotonic clock, the processes of the step that runs get a SIGTERM, and what is
     left of them after a while is killed. Afterwards the output lies in `job.staging`: `run/out`, or for a tree with a
-    base what changed in `upper`. `printed` receives what the steps print, `began` each step's number and title.
+    base what changed in `upper`.
     Raises `BuildError` when the sandbox itself cannot be made.
     """
     with ExitStack() as stack:
@@ -116,8 +129,8 @@ def run(
         except OSError as error:
             raise _cannot_be_made(error) from error
         for number, step in enumerate(job.steps):
-            began(number, title(step))
-            if failed := _run_step(job, step, network, deadline, printed):
+            ears.began(number, title(step))
+            if failed := _run_step(job, step, network, deadline, ears):
                 return failed
     return None
 
@@ -154,12 +167,14 @@ def title(step: Step) -> str:
     return type(step).__name__
 
 
-def _run_step(job: Job, step: Step, network: Network, deadline: float, printed: Print) -> StepFailed | None:
+def _run_step(job: Job, step: Step, network: Network, deadline: float, ears: Ears) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
     root = f"{job.staging}/root" if step.root is None else f"{seen(job)}{step.root.removeprefix(_PREFIX)}"
     caches = getattr(step, "caches", ())
     for cache in caches:
         lend_cache(job, cache)
+    arrivals = Arrivals(job, caches)
+    look = (lambda: ears.fetched(arrivals.more())) if arrivals else None
     lent: list[Lent] = []
     places = [] if step.root is None else [f"{root}/{name}" for name in MOUNT_POINTS]
     places = [place for place in places if not os.path.lexists(place)]
@@ -170,10 +185,12 @@ def _run_step(job: Job, step: Step, network: Network, deadline: float, printed: 
             lent = [*lend(root, "/usr/sbin/policy-rc.d", _POLICY_RC_D, 0o755)]
             if step.network:
                 lent += lend(root, "/etc/resolv.conf", host_file("/etc/resolv.conf"), 0o644)
-        status, message = _isolated(job, step, root, network, deadline=deadline, printed=printed)
+        status, message = _isolated(job, step, root, network, deadline=deadline, printed=ears.printed, look=look)
     except OSError as error:
         status, message = 1, str(error)
     finally:
+        if look:
+            look()
         for each in reversed(lent):
             each.put_back()
         for place in places:
@@ -194,7 +211,7 @@ def _failure(step: Step, status: int, message: str) -> StepFailed:
 
 
 def _isolated(
-    job: Job, step: Step, root: str, network: Network, *, deadline: float, printed: Print
+    job: Job, step: Step, root: str, network: Network, *, deadline: float, printed: Print, look: Look
 ) -> tuple[int, str]:
     """Fork a PID 1 with namespaces of its own that does a step; return its status and what it says of an error."""
     alone = not uses_network(step)
@@ -215,7 +232,7 @@ def _isolated(
         try:
             if fresh:
                 network.keep(first)
-            late = _follow(output_read, deadline, printed, first)
+            late = _follow(output_read, deadline, printed, first, look)
             message = error.read().decode("utf-8", "replace")
         except BaseException:
             os.kill(first, signal.SIGKILL)
@@ -230,17 +247,26 @@ def _isolated(
     return status, message
 
 
-def _follow(output: int, deadline: float, printed: Print, process: int) -> bool:
-    """Pass on what a step prints until its end, which is brought about at the deadline; return whether it was."""
+def _follow(output: int, deadline: float, printed: Print, process: int, look: Look) -> bool:
+    """Pass on what a step prints until its end, which is brought about at the deadline; return whether it was.
+
+    Meanwhile `look`, if there is one, is called again and again.
+    """
     signals = [signal.SIGTERM, signal.SIGKILL]
     ready = select.poll()
     ready.register(output, select.POLLIN)
+    next_look = time.monotonic() + _LOOK_S if look else math.inf
     while True:
-        left = deadline - time.monotonic()
+        now = time.monotonic()
+        if look and now >= next_look:
+            look()
+            next_look = now + _LOOK_S
+        left = deadline - now
         if left <= 0:
             os.kill(process, signals.pop(0))
             deadline = time.monotonic() + _GRACE_S if signals else math.inf
-        elif ready.poll(None if left == math.inf else math.ceil(min(left, _POLL_LIMIT_S) * 1000)):
+        elif ready.poll(None if left == next_look == math.inf
+                        else math.ceil(min(left, next_look - now, _POLL_LIMIT_S) * 1000)):  # fmt: skip
             if not (chunk := os.read(output, 1 << 16)):
                 return len(signals) < 2  # noqa: PLR2004  one was sent
             printed(chunk)

@@ -19,12 +19,12 @@ from forgefile import linux
 from forgefile.cache.seal import commit, keep_failed, made_in
 from forgefile.channel import Channel
 from forgefile.errors import ForgeError
-from forgefile.job import Again, Job, JobResult, Printed, StepBegan, StepFailed
+from forgefile.job import Again, Fetched, Job, JobResult, Printed, StepBegan, StepFailed
 from forgefile.jobserver import NAME
 from forgefile.lend import downloads
 from forgefile.model import Run
 from forgefile.roots import clear
-from forgefile.sandbox import Network, apart, run
+from forgefile.sandbox import Ears, Network, apart, run
 from forgefile.secret import Hider, find
 
 _LINE_LIMIT = 2_000
@@ -151,7 +151,7 @@ def _try(job: Job, network: Network, deadline: float, channel: Channel) -> _Endi
     """Run a job's steps."""
     log = _Log(job, channel)
     try:
-        failed = run(job, network, deadline, log.printed, log.began)
+        failed = run(job, network, deadline, Ears(log.printed, log.began, log.fetched))
     except ForgeError as error:
         failed = StepFailed("", error.message, error.hint)
     except OSError as error:
@@ -205,6 +205,10 @@ class _Log:
 
     def printed(self, chunk: bytes) -> None:
         self._tell(self._hider.feed(chunk))
+
+    def fetched(self, octets: int) -> None:
+        if octets:
+            self._channel.send(Fetched(octets))
 
     def _tell(self, chunk: bytes) -> None:
         self._write(chunk)

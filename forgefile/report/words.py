@@ -13,6 +13,7 @@ from forgefile.events import (
     Built,
     Current,
     Differs,
+    Downloading,
     Event,
     Failed,
     Finished,
@@ -143,6 +144,7 @@ class Account:
         self._plans: list[Planned] = []
         self._prediction: Predicted | None = None
         self._reasons: dict[str, tuple[str, ...]] = {}
+        self._fetched: dict[str, int] = {}
         self._ended: dict[str, str] = {}
         self._places: dict[str, str] = {}
 
@@ -168,6 +170,8 @@ class Account:
                 self._reasons[event.target] = event.reasons
                 if self._starts:
                     yield from self._with_reasons((Span("building "), Span(event.target, "name")), event.reasons)
+            case Downloading():
+                self._fetched[event.target] = event.download_bytes
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
             case Retrying() | Note() | Verifying() | Verified():
@@ -193,10 +197,12 @@ class Account:
         name = Span(event.target, "name")
         match event:
             case Built():
+                fetched = self._fetched.get(event.target)
                 words = f" in {duration(event.wall_s)}, {size(event.size)}"
-                same = "" if event.changed else ", same as before"
+                words += f", {size(fetched)} downloaded" if fetched else ""
+                words += "" if event.changed else ", same as before"
                 reasons = () if self._starts else self._reasons.get(event.target, ())
-                yield Span("built ", "good"), name, Span(words + same), *_because(reasons)
+                yield Span("built ", "good"), name, Span(words), *_because(reasons)
             case Restored():
                 yield from self._with_reasons((Span("restored ", "kept"), name), event.reasons)
             case Current() if self._verbose:

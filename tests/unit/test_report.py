@@ -16,6 +16,7 @@ from forgefile.events import (
     Built,
     Current,
     Differs,
+    Downloading,
     Event,
     Failed,
     Finished,
@@ -208,6 +209,12 @@ def test_the_end_says_what_was_done_and_where_it_lies():
         "a is at /project/a",
         "b is at /project/b",
     ]
+
+
+def test_what_was_downloaded_is_told_where_a_target_ends():
+    fetched = [Downloading(t=0.0, target="a", download_bytes=n << 20) for n in (3, 41)]
+    told = plain(Started(t=0.0, target="a"), *fetched, Built(t=0.0, target="a", wall_s=1.0, size=5))
+    assert told.splitlines()[1:] == ["built a in 1.0 s, 5 B, 41 MiB downloaded"]
 
 
 def test_the_end_names_what_failed():
