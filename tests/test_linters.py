@@ -151,7 +151,10 @@ def test_networkx_has_one_importer():
     assert using == ["graph"]
 
 
-LATE = {"networkx", "rich", "sqlite3", "multiprocessing", "difflib", "traceback", "forgefile.executor"}
+LATE = {
+    "networkx", "rich", "sqlite3", "multiprocessing", "difflib", "traceback", "forgefile.executor",
+    "forgefile.report.foot",
+}  # fmt: skip
 
 
 def test_what_costs_time_is_imported_when_it_is_needed():

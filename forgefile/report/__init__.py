@@ -1,7 +1,7 @@
 """The displays: each draws the one stream of events in its own form.
 
 Owns the choice of a form, the stream that text goes to, and the feeding of several displays at once. Unaware of what
-any event says. A form is imported when it is chosen: rich alone takes longer than a build that has nothing to do.
+any event says. A form is imported when it is chosen.
 """
 
 import errno
@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 
 from forgefile.events import Event, Reporter
 
-Form = Literal["auto", "rich", "plain", "json"]
+Form = Literal["auto", "terminal", "plain", "json"]
 Verbosity = Literal["quiet", "normal", "verbose"]
 
 
@@ -28,16 +28,13 @@ def reporter(
 ) -> Reporter:
     """Return the display of a run on `stream`, and in the trace file when one is named.
 
-    `auto` is `rich` on a terminal that can move its cursor, and `plain` elsewhere. `dry_run` shows the `planned`
-    events as a table; without it they only serve the live display. `explain` tells every reason for what runs, before
-    it does.
+    `auto` is what `form_for` returns. `dry_run` shows the `planned` events as a table; without it they only serve the
+    live display. `explain` tells every reason for what runs, before it does.
 
     Raises `UsageError` when the trace file could not be written.
     """
-    if form == "auto":
-        able = stream.isatty() and environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
-        form = "rich" if able else "plain"
-    shown = _form(form, stream, verbosity, dry_run=dry_run, explain=explain)
+    form = form_for(stream, environ) if form == "auto" else form
+    shown = _form(form, stream, verbosity, dry_run=dry_run, explain=explain, environ=environ)
     if trace is None:
         return shown
     from forgefile.report.trace import Trace  # noqa: PLC0415  only --trace needs it
@@ -45,18 +42,30 @@ def reporter(
     return Tee((shown, Trace(trace)))
 
 
-def _form(form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool, explain: bool) -> Reporter:
+def form_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Form:
+    """Return the form that fits a stream.
+
+    That is `terminal` on one that can move its cursor, and `plain` elsewhere.
+    """
+    if stream.isatty() and environ.get("TERM", "dumb") not in ("", "dumb", "unknown"):
+        return "terminal"
+    return "plain"
+
+
+def _form(
+    form: Form, stream: TextIO, verbosity: Verbosity, *, dry_run: bool, explain: bool, environ: Mapping[str, str]
+) -> Reporter:
     if form == "json":
         from forgefile.report.json import Json  # noqa: PLC0415  one form a run
 
         return Json(stream)
-    if form == "rich":
-        from forgefile.report.rich import Rich  # noqa: PLC0415  one form a run
+    if form == "terminal":
+        from forgefile.report.terminal import Terminal  # noqa: PLC0415  one form a run
 
-        return Rich(stream, verbosity=verbosity, dry_run=dry_run, explain=explain)
+        return Terminal(stream, verbosity=verbosity, dry_run=dry_run, explain=explain, environ=environ)
     from forgefile.report.plain import Plain  # noqa: PLC0415  one form a run
 
-    return Plain(stream, verbosity=verbosity, dry_run=dry_run, explain=explain)
+    return Plain(stream, verbosity=verbosity, dry_run=dry_run, explain=explain, environ=environ)
 
 
 class Tee:
@@ -115,6 +124,14 @@ class Sink:
     def fileno(self) -> int:
         """Return the stream's file descriptor."""
         return self._stream.fileno()
+
+    def size(self) -> tuple[int, int]:
+        """Return how many columns and lines the terminal has at this moment."""
+        with suppress(OSError, ValueError):
+            columns, lines = os.get_terminal_size(self.fileno())
+            if columns > 0 and lines > 0:
+                return columns, lines
+        return 80, 24
 
     def _lose(self, error: OSError) -> None:
         """Send what is left in the stream's buffer to nowhere, when `error` says that its reader is gone."""

@@ -33,7 +33,7 @@ from forgefile.events import (
 )
 from forgefile.report import Verbosity
 
-Tone = Literal["text", "name", "good", "kept", "bad", "warning", "aside"]
+Tone = Literal["text", "name", "good", "kept", "bad", "warning", "aside", "reason"]
 
 
 class Span(NamedTuple):
@@ -52,6 +52,9 @@ def _line(text: str, tone: Tone = "text") -> Line:
 
 REASONS_SHOWN = 10
 """How many reasons of one target a table shows before it says how many more there are."""
+
+PLACES_SHOWN = 20
+"""Of how many files the end of a run says where they are."""
 
 ACTIONS: dict[Action, Span] = {
     "run": Span("would run", "good"),
@@ -86,6 +89,13 @@ def clock(seconds: float) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+
+
+def stopwatch(seconds: float) -> str:
+    """Return a duration in digits, of which the last alone moves: `0:04`, `12:31`, `1:02:31`."""
+    whole = max(int(seconds), 0)
+    minutes = f"{whole % _HOUR // _MINUTE}:{whole % _MINUTE:02}"
+    return minutes if whole < _HOUR else f"{whole // _HOUR}:{minutes:>05}"
 
 
 def size(octets: int) -> str:
@@ -236,8 +246,11 @@ class Account:
         failed = [target for target, end in self._ended.items() if end == "failed"]
         if len(failed) > 1:
             yield _line(f"failed: {names(failed, shown=20)}", "bad")
-        for target in (each for each in self._places if self._ended[each] != "current"):
+        placed = [target for target in self._places if self._ended[target] != "current"]
+        for target in placed[:PLACES_SHOWN]:
             yield Span(target, "name"), Span(f" is at {self._places[target]}")
+        if len(placed) > PLACES_SHOWN:
+            yield _line(f"and {len(placed) - PLACES_SHOWN} more, each at its name", "aside")
 
 
 def _remark(event: Retrying | Note | Verifying | Verified) -> Iterator[Line]:
@@ -401,7 +414,7 @@ def _because(reasons: Sequence[str]) -> Line:
     if not reasons:
         return ()
     more = f"; {count(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
-    return _line(f" ({printable(reasons[0])}{more})", "aside")
+    return _line(f" ({printable(reasons[0])}{more})", "reason")
 
 
 def count(number: int, noun: str) -> str:
