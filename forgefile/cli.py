@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> 
     except ForgeError as error:
         _flush()
         sys.stderr.write(described(error))
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            from forgefile.report.github import annotation  # noqa: PLC0415
+
+            sys.stderr.write(annotation("error", error.message, location=str(error.location or "")) + "\n")
         return error.status
     except BrokenPipeError:
         with suppress(OSError):
@@ -205,7 +209,7 @@ def _build(options: argparse.Namespace, start: "Start | None") -> int:
 
 def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "Start | None") -> int:
     from forgefile import engine  # noqa: PLC0415
-    from forgefile.report import Form, Verbosity, reporter  # noqa: PLC0415
+    from forgefile.report import EVERY_LINE, Verbosity, form_for, reporter  # noqa: PLC0415
 
     snapshot = start.snapshot if start else None
     project = engine.Project.open(
@@ -213,7 +217,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
         snapshot=snapshot,
     )  # fmt: skip
     wanted = project.wanted(options.words)
-    form: Form = "json" if options.json else "auto"
+    form = "json" if options.json else form_for(sys.stdout)
     verbosity: Verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
     display = reporter(
         form, sys.stdout, verbosity=verbosity, dry_run=options.dry_run, explain=options.explain, trace=options.trace
@@ -230,7 +234,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
         settings = engine.Settings(
             jobs,
             options.keep_going,
-            every_line=options.json or options.verbose,
+            every_line=options.verbose or form in EVERY_LINE,
             began_ns=start.began_ns if start else 0,
             key=start.key if start else None,
         )

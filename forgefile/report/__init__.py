@@ -12,7 +12,9 @@ from typing import Literal, TextIO
 
 from forgefile.events import Event, Reporter
 
-Form = Literal["auto", "terminal", "plain", "json"]
+Form = Literal["auto", "terminal", "plain", "json", "github"]
+EVERY_LINE = ("json", "github")
+"""The forms that tell every line that steps print; for others, unless they are verbose, the latest is enough."""
 Verbosity = Literal["quiet", "normal", "verbose"]
 
 
@@ -45,11 +47,11 @@ def reporter(
 def form_for(stream: TextIO, environ: Mapping[str, str] = os.environ) -> Form:
     """Return the form that fits a stream.
 
-    That is `terminal` on one that can move its cursor, and `plain` elsewhere.
+    That is `terminal` on one that can move its cursor, `github` in a job of GitHub Actions, and `plain` elsewhere.
     """
     if stream.isatty() and environ.get("TERM", "dumb") not in ("", "dumb", "unknown"):
         return "terminal"
-    return "plain"
+    return "github" if environ.get("GITHUB_ACTIONS") == "true" else "plain"
 
 
 def _form(
@@ -63,6 +65,10 @@ def _form(
         from forgefile.report.terminal import Terminal  # noqa: PLC0415  one form a run
 
         return Terminal(stream, verbosity=verbosity, dry_run=dry_run, explain=explain, environ=environ)
+    if form == "github" and not dry_run:
+        from forgefile.report.github import Github  # noqa: PLC0415  one form a run
+
+        return Github(stream, verbosity=verbosity, explain=explain, environ=environ)
     from forgefile.report.plain import Plain  # noqa: PLC0415  one form a run
 
     return Plain(stream, verbosity=verbosity, dry_run=dry_run, explain=explain, environ=environ)

@@ -25,7 +25,7 @@ from forgefile.cache.seal import Result
 from forgefile.errors import BuildError, ForgeError, UsageError
 from forgefile.fingerprint import Manifest, difference
 from forgefile.model import Target, uses_network
-from forgefile.report import reporter
+from forgefile.report import EVERY_LINE, form_for, reporter
 
 SYNOPSIS = "verify [TARGET…]"
 SUMMARY = "build again from nothing, with another clock, user, folder …, and compare"
@@ -61,7 +61,9 @@ def run(options: argparse.Namespace) -> int:
     project = engine.Project.open(
         options.file, options.define, read_only=False, stand=options.stand, store=options.store
     )
-    display = reporter("json" if options.json else "auto", sys.stdout)
+    form = "json" if options.json else form_for(sys.stdout)
+    options.every_line = form in EVERY_LINE
+    display = reporter(form, sys.stdout)
     try:
         return _Verification(project, options, display.report).run()
     finally:
@@ -115,7 +117,7 @@ class _Verification:
         if store.records.read_only:
             raise UsageError(f"{store.root} cannot be written", hint="name another store with --store")
         jobs = options.jobs or len(os.sched_getaffinity(0))
-        settings = engine.Settings(jobs, every_line=options.json)
+        settings = engine.Settings(jobs, every_line=options.every_line)
         status = engine.build(self._project, self._wanted, settings, tell=self._tell_first, clock=_clock)
         if status:
             return status
@@ -159,7 +161,7 @@ class _Verification:
             definitions=tuple(options.define),
             targets=tuple(target.name for target in self._wanted),
             jobs=options.jobs,
-            every_line=options.json,
+            every_line=options.every_line,
             began=_BEGAN,
         )
 

@@ -34,6 +34,7 @@ from forgefile.events import (
     Verifying,
 )
 from forgefile.report import Sink, Tee, reporter
+from forgefile.report.github import Github
 from forgefile.report.json import Json
 from forgefile.report.plain import Plain
 from forgefile.report.terminal import Terminal
@@ -526,10 +527,13 @@ class Screen(io.StringIO):
     ("stream", "environ", "form"),
     [
         (Screen(), {"TERM": "xterm"}, Terminal),
+        (Screen(), {"TERM": "xterm", "GITHUB_ACTIONS": "true"}, Terminal),
         (Screen(), {"TERM": "dumb"}, Plain),
         (Screen(), {"TERM": ""}, Plain),
         (Screen(), {}, Plain),
         (io.StringIO(), {"TERM": "xterm"}, Plain),
+        (io.StringIO(), {"TERM": "xterm", "GITHUB_ACTIONS": "false"}, Plain),
+        (io.StringIO(), {"GITHUB_ACTIONS": "true"}, Github),
     ],
 )
 def test_the_form_fits_the_stream(stream, environ, form):
