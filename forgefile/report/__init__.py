@@ -5,6 +5,7 @@ any event says. A form is imported when it is chosen.
 """
 
 import errno
+import io
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -97,11 +98,14 @@ class Sink:
 
     When the reader is gone (a closed pipe, a terminal hung up), what is written is lost in silence, now and when
     Python flushes its streams at exit. A character that the stream's encoding does not have is written as an escape.
+    A stream that another program has made non-blocking, which it shares with us, is waited for.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._left = False
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        self._raw = raw if isinstance(raw, io.FileIO) else None
         self.encoding = getattr(stream, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
@@ -110,7 +114,11 @@ class Sink:
             if not text.isascii():
                 text = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
             try:
-                self._stream.write(text)
+                if self._raw is None:
+                    self._stream.write(text)
+                else:
+                    self._stream.flush()
+                    _write_all(self._raw, text.encode(self.encoding))
             except OSError as error:
                 self._lose(error)
         return len(text)
@@ -150,3 +158,15 @@ class Sink:
                 os.dup2(nowhere, self._stream.fileno())
             finally:
                 os.close(nowhere)
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    """Write bytes past a stream's buffer, which loses some of them when the reader is not ready for all."""
+    rest = memoryview(data)
+    while rest:
+        if written := file.write(rest):
+            rest = rest[written:]
+        else:
+            from select import select  # noqa: PLC0415  hardly ever
+
+            select([], [file], [])

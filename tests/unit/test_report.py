@@ -573,6 +573,20 @@ def test_a_reader_that_left_is_no_error():
         display.close()
 
 
+def test_a_reader_that_is_slow_gets_all():
+    """Also when another program has made the pipe non-blocking for all who have it."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    reader = subprocess.Popen(["sh", "-c", "sleep 0.2; wc -l"], stdin=read, stdout=subprocess.PIPE, text=True)
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as stream:
+        display = Plain(stream, environ={})
+        for _ in range(500):
+            display.report(Note(t=0.0, message="x" * 1000))
+        display.close()
+    assert reader.communicate()[0].strip() == "500"
+
+
 def test_a_log_that_cannot_be_written_is_an_error():
     class Full(io.StringIO):
         def write(self, text: str) -> int:
