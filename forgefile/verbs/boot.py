@@ -19,7 +19,7 @@ from forgefile.errors import BuildError, UsageError
 from forgefile.files import copy_file
 from forgefile.model import Target
 from forgefile.programs.machine import KINDS, Image, Machine, command, explained, look, tools
-from forgefile.report import reporter
+from forgefile.report import EVERY_LINE, form_for, reporter
 from forgefile.verbs import one
 
 SYNOPSIS = "boot [DISK] [-- …]"
@@ -138,7 +138,7 @@ def _built(options: argparse.Namespace) -> _Built | int:
         if options.write and _was_written(project, place):
             _tell(f"{target.name} is booted as a machine left it; 'forge {target.name}' makes it anew")
             return _Built(target, place)
-        settings = engine.Settings(len(os.sched_getaffinity(0)), every_line=False)
+        settings = engine.Settings(len(os.sched_getaffinity(0)), every_line=form_for(sys.stderr) in EVERY_LINE)
         status = engine.build(project, (target,), settings, tell=display.report, clock=_clock)
         if status:
             return status
