@@ -17,9 +17,10 @@ from forgefile.model import CORES, MEMORY, Pool, Rule, Secret, Source, Target
 from forgefile.reads import is_there
 from forgefile.units import duration_seconds, size_bytes
 
-VERBS = ("build", "list", "why", "log", "export", "boot", "clean", "gc", "verify", "history", "report", "doctor")
+VERBS = ("build", "init", "list", "why", "log", "export", "boot", "clean", "gc", "verify", "history", "report",
+         "doctor")  # fmt: skip
 """In the order in which the help tells them."""
-RESERVED = {*VERBS, "completion", "diff", "graph", "help", "init", "shell", "size", "watch"}
+RESERVED = {*VERBS, "completion", "diff", "graph", "help", "shell", "size", "watch"}
 """Words that may not name a target, so that `forge WORD` always means one thing."""
 _SHOWN = ("PATH", "SOURCE_DATE_EPOCH", "FORGE_STORE", *PROXIES)
 """Variables that are no secret: steps get them, or forge tells of them."""

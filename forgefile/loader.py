@@ -31,7 +31,7 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
     except FileNotFoundError:
         raise UsageError(
             f"there is no {os.path.relpath(path)}",
-            hint="write a Forgefile.py here, or name one with -f FILE or its folder with -C DIR",
+            hint="forge init writes a Forgefile.py here; -f FILE names another one, -C DIR its folder",
         ) from None
     except OSError as error:
         raise UsageError(f"{os.path.relpath(path)} cannot be read: {error.strerror}") from None

@@ -38,6 +38,7 @@ FLOORS = {
     "host": 1,
     "linux": 1,
     "mirror": 1,
+    "starter": 1,
     "userns": 1,
     "programs": 1,
     "rules": 2,

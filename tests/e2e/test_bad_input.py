@@ -168,7 +168,7 @@ def test_no_build_function(project):
 
 
 def test_no_forgefile(project):
-    refused(project, says="there is no Forgefile.py", hint="write a Forgefile.py here")
+    refused(project, says="there is no Forgefile.py", hint="forge init writes a Forgefile.py here")
     (project / "Forgefile.py").mkdir()
     refused(project, says="is a folder")
     refused(project, "-C", "nowhere", says="nowhere: No such file or directory")

@@ -64,7 +64,7 @@ def test_no_forgefile(project):
     error = project.refused()
     assert isinstance(error, UsageError)
     assert (error.message, error.status) == ("there is no Forgefile.py", 2)
-    assert error.hint == "write a Forgefile.py here, or name one with -f FILE or its folder with -C DIR"
+    assert error.hint == "forge init writes a Forgefile.py here; -f FILE names another one, -C DIR its folder"
 
 
 def test_a_folder_of_that_name(project):
