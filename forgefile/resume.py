@@ -18,7 +18,7 @@ from forgefile.cache.snapshot import UNSURE, Facts, Key, Snapshot, load_graph, n
 from forgefile.graph import Graph, OptionValue
 from forgefile.model import Artifact, Rule, Sandbox, Secret, Source, Step, Target
 from forgefile.planner import Looked, Planner
-from forgefile.reads import is_there
+from forgefile.reads import Reads, is_there
 from forgefile.report.words import nothing_done
 
 
@@ -215,7 +215,8 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
         entries.append(tuple(kept))
     secret = _secret_variables(planner, closure)
     files = [os.path.join(planner.root, each.file) for t in closure for each in planner.secrets(t) if each.file]
-    fixed = _fixed(planner, store, wanted, {**reads.paths, **dict.fromkeys(files, True)}, occasion.began_ns)
+    read = {**reads.paths, **dict.fromkeys(files, True)}
+    fixed = {**watched(reads, read, occasion.began_ns), **_outputs(planner, store, wanted)}
     listing = _Listing(list(fixed), array("q", fixed.values()), bytearray())
     resolved = {path: real for path in fixed if (real := os.path.realpath(path)) != path}
     spans = []
@@ -324,10 +325,11 @@ class _Listing(NamedTuple):
             self.hashes.extend(known or entry_hash(name, entry).to_bytes(16))
 
 
-def _fixed(
-    planner: Planner, store: str, wanted: Collection[Target], read: Mapping[str, bool], began_ns: int
-) -> dict[str, int]:
-    """Return the paths that decide and belong to no artifact, with their statuses; `read` has those that were read."""
+def watched(reads: Reads, read: Mapping[str, bool], began_ns: int) -> dict[str, int]:
+    """Return the statuses of forge's modules and of the paths in `read`, and where their links lead.
+
+    They are unsure of what changed since forge began, as are those of folders that `reads` saw listed.
+    """
     found: dict[str, int] = {}
     modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "forgefile"]
     for path, was_there in {**dict.fromkeys(filter(None, modules), True), **read}.items():
@@ -335,10 +337,10 @@ def _fixed(
         sure = is_there(path) == was_there and _is_old(path, began_ns) and _is_old(real, began_ns)
         found[path] = status_of(path) if sure else UNSURE
         found[real] = status_of(real) if sure else UNSURE
-    for folder, was_there in planner.reads.folders.items():
+    for folder, was_there in reads.folders.items():
         if is_there(folder) != was_there or not _is_old(folder, began_ns):
             found[folder] = UNSURE
-    return {**found, **_outputs(planner, store, wanted)}
+    return found
 
 
 def _is_old(path: str, began_ns: int) -> bool:

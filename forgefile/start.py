@@ -33,6 +33,10 @@ def run() -> NoReturn:
     """Be the command `forge`. Ends the process itself: to tidy up the interpreter takes longer than to plan."""
     gc.set_threshold(100_000)  # start-up makes many values and no garbage
     try:
+        if sys.argv[1:2] == ["--complete"]:
+            from forgefile import complete  # noqa: PLC0415  only shells ask this
+
+            complete.run(sys.argv[2:])
         start = find(sys.argv[1:], time.time_ns())
         if start.key is not None and start.snapshot is not None and not start.snapshot.changed:
             if not start.quiet and sys.stdout is not None:

@@ -73,6 +73,7 @@ FLOORS = {
     "engine": 6,
     "cli": 7,
     "verbs": 7,
+    "complete": 8,
     "start": 8,
     "__main__": 9,
 }
