@@ -115,7 +115,7 @@ def commands():
         for line in text.splitlines():
             words = shlex.split(line, comments=True)
             if words and os.path.basename(words[0]) == "forge":
-                yield page, words[1:]
+                yield page, words[1 : words.index("|") if "|" in words else None]
     for page, text in TEXTS.items():
         for shown in re.findall(r"`forge( [^`\n]*)?`", BLOCK.sub("", text)):
             yield page, shlex.split(shown)
