@@ -60,43 +60,46 @@ from forgefile.rules import (
 
 
 def build(forge: Forge) -> None:
-    # An option is what `forge -D suite={other}` sets. It rebuilds what it is put into, and nothing else.
-    suite = forge.option("suite", "{suite}", choices={suites}, help="Debian release")
+    # What `forge -D suite={other}` sets. It rebuilds what it is put into, and nothing else.
+    suite = forge.option("suite", "{suite}", choices={suites})
 
-    # A target has a name and a rule. What is returned is a handle, which the next rule takes as its input.
-    # This one is a tree, the root file system of a small Debian. `forge clean rootfs` and `forge` fetch a newer one.
+    # A target has a name and a rule. What is returned is a handle, which the next rule takes.
+    # This one is a tree: the root file system of a small Debian.
     rootfs = forge.target("rootfs", Mmdebstrap(suite=suite, variant="minbase"))
 
-    # A layer of packages on that tree. Add names here; rootfs is not built again for it.
+    # A layer of packages on that tree. Add names here: rootfs is not built again for it.
     packages = forge.target("packages", Apt(
         base=rootfs,
         packages={packages},
     ))
 
-    # Your own files: what lies in overlay/ comes into the tree as it is, with its modes. All of it belongs to root.
-    system = forge.target("system", Overlay(base=packages, source=forge.source("overlay")))
+    # Your own files: what lies in overlay/ comes into the tree, with its modes, as root's.
+    overlay = forge.source("overlay")
+    system = forge.target("system", Overlay(base=packages, source=overlay))
 
-    # A script that runs in the tree: for what files alone cannot say. It has no network unless it gets network=True.
-    tuned = forge.target("tuned", Script(base=system, script=forge.source("tune.sh")))
+    # A script that runs in the tree, without a network: for what files alone cannot say.
+    script = forge.source("tune.sh")
+    tuned = forge.target("tuned", Script(base=system, script=script))
 '''
 _DISK = """
-    # The disk: a partition for BIOS, one for UEFI, and one for the tree, as large as that and minimum_free need.
+    # The disk: a partition for BIOS, one for UEFI, and one that has the tree.
+    root = Ext4(label="root")
     {disk}forge.target("disk.img", DiskImage(
         partitions=(
             Partition("bios", type="bios-boot", size="1MiB"),
             Partition("esp", type="esp", size="48MiB", filesystem=Vfat(label="ESP")),
-            Partition("root", type="root", filesystem=Ext4(label="root"), tree=tuned, minimum_free="256MiB"),
+            Partition("root", type="root", filesystem=root, tree=tuned, minimum_free="256MiB"),
         ),
         bootloader=Grub(bios=True, uefi=True, cmdline="console=ttyS0 rw"),
     ))
 """
 _QCOW2 = """
-    # The same disk for a virtual machine. `forge` without a name builds the default, and what that needs.
+    # The same disk for a virtual machine. `forge` alone builds the default, and what that needs.
     qcow2 = forge.target("disk.qcow2", QemuImage(disk=disk, format="qcow2"))
     forge.default(qcow2)
 """
 _TAR = """
-    # The tree in one file, with its owners and modes: for containers, or to be unpacked on a disk.
+    # The tree in one file, with its owners and modes.
     forge.target("system.tar.zst", Pack(tree=tuned, compression="zstd"))
 """
 _TUNE = """\

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from forgefile import Forge, cli, rules
+from forgefile import Forge, cli, rules, starter
 from forgefile.errors import ForgeError
 from forgefile.model import Sandbox, Secret
 from tests.conftest import make, make_tree
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 HOSTS = ("deb.debian.org", "example.org", "keepachangelog.com", "ostreedev.github.io", "semver.org", "ui.perfetto.dev")
@@ -34,7 +34,7 @@ FORGEFILES = [(name, text) for name, text in PYTHON if "def build(" in text]
 
 
 def test_there_are_pages():
-    assert {"README.md", "HACKING.md", "CHANGELOG.md", "docs/architecture.md", "docs/rules.md"} <= set(TEXTS)
+    assert {"README.md", "HACKING.md", "CHANGELOG.md", "docs/index.md", "docs/rules/index.md"} <= set(TEXTS)
     assert len(FORGEFILES) >= 3
 
 
@@ -69,6 +69,13 @@ def test_the_example_is_the_contract():
     assert ("docs/architecture.md", (ROOT / "examples" / "Forgefile.py").read_text()) in PYTHON
 
 
+def test_the_tutorial_shows_what_init_writes():
+    (shown,) = (text for page, text in PYTHON if page == "docs/index.md")
+    written = starter.files(starter.Answers("first"))[""]
+    assert written.endswith(shown)
+    assert written.removesuffix(shown).rstrip().endswith('"""')
+
+
 class Handles(dict):
     """Names of the reference's examples: rules, and handles of targets by what they are called."""
 
@@ -86,7 +93,10 @@ class Handles(dict):
         raise KeyError(name)
 
 
-@pytest.mark.parametrize("text", [text for page, text in PYTHON if page == "docs/rules.md" and "def " not in text])
+EXAMPLES = [text for page, text in PYTHON if page.startswith("docs/rules/") and "def " not in text]
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
 def test_an_example_of_the_reference_can_be_made(project, text):
     (project.root / "words.txt").touch()
     names = Handles(forge=Forge(str(project.root), {}))
@@ -118,7 +128,7 @@ def commands():
                 yield page, words[1 : words.index("|") if "|" in words else None]
     for page, text in TEXTS.items():
         for shown in re.findall(r"`forge( [^`\n]*)?`", BLOCK.sub("", text)):
-            yield page, shlex.split(shown)
+            yield page, shlex.split(shown.partition("|")[0])
 
 
 @pytest.mark.parametrize(("page", "words"), list(commands()))
