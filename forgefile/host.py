@@ -21,6 +21,7 @@ PACKAGES = {
     "debugfs": "e2fsprogs",
     "diffoscope": "diffoscope-minimal",
     "fdisk": "fdisk",
+    "fsck.erofs": "erofs-utils",
     "fsck.fat": "dosfstools",
     "grub-bios-setup": "grub-pc-bin",
     "grub-install": "grub2-common",
@@ -46,6 +47,7 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "sfdisk": "fdisk",
     "tar": "tar",
+    "unsquashfs": "squashfs-tools",
     "xz": "xz-utils",
     "zstd": "zstd",
 }
