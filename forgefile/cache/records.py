@@ -204,6 +204,10 @@ class Records:
         """Return the record of the target's latest result, be it built or restored."""
         return self._record(self._row(_CURRENT, self.project, target))
 
+    def previous(self, target: str, fingerprint: str) -> Record | None:
+        """Return the record of the result that a target had before the one of a fingerprint, if it is still there."""
+        return self._record(self._row(_PREVIOUS, self.project, target, fingerprint))
+
     @staticmethod
     def _record(row: Any) -> Record | None:
         if row is None:
@@ -437,6 +441,10 @@ _FIND = (
 _CURRENT = (
     f"SELECT {_COLUMNS} FROM record WHERE project=?1 AND target=?2"  # noqa: S608  likewise
     " AND fingerprint=(SELECT fingerprint FROM current WHERE project=?1 AND target=?2)"
+)
+_PREVIOUS = (
+    f"SELECT {_COLUMNS} FROM record WHERE project=?1 AND target=?2 AND fingerprint<>?3"  # noqa: S608  likewise
+    " ORDER BY used DESC, number DESC LIMIT 1"
 )
 _MAKE_CURRENT = "INSERT OR REPLACE INTO current VALUES (?,?,?)"
 _ADOPT = (

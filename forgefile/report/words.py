@@ -119,6 +119,11 @@ def printable(text: str) -> str:
     return _CONTROLS.sub("", text.replace("\n", " ")).expandtabs()
 
 
+def escaped(name: str) -> str:
+    """Return a name of a file with all that does not show as itself in Python's escapes: two names stay two."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
 def pasteable(command: str) -> str:
     """Return a command for display with its line ends, which are part of what a shell reads."""
     return _CONTROLS.sub("", _ESCAPES.sub("", command))

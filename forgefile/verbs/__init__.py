@@ -10,13 +10,15 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Protocol, cast
 
 from forgefile import engine
+from forgefile.cache.seal import Result
 from forgefile.cache.store import Store
 from forgefile.errors import UsageError
+from forgefile.fingerprint import fingerprint
 from forgefile.forge import VERBS
 from forgefile.model import Target
 
@@ -85,6 +87,37 @@ def one(project: engine.Project, word: str) -> Target:
     if len(chosen) != 1:
         raise UsageError(f"'{word}' matches {len(chosen)} targets; name one")
     return chosen[0]
+
+
+def named(project: engine.Project, word: str) -> Target | str:
+    """Return the target that a word of the command line names, or else the word: the path of a file or folder."""
+    if word not in project.graph.targets and os.path.lexists(word):
+        if not (os.path.isfile(word) or os.path.isdir(word)):
+            raise UsageError(f"{word} is neither a file nor a folder")
+        return word
+    try:
+        return one(project, word)
+    except UsageError as error:
+        raise UsageError(error.message.replace("no target", "no target, file or folder"), hint=error.hint) from None
+
+
+def latest(project: engine.Project, target: Target) -> tuple[str, Result]:
+    """Return the fingerprint and the result that a target has now, or had last when it is not up to date.
+
+    Says so then. Raises `UsageError` when there is none in the store.
+    """
+    planner, records = project.planner, project.store.records
+    with suppress(UsageError):  # what is missing for a build may well be
+        decision = planner.plan((target,))[target]
+        if decision.action in ("none", "restore") and target in planner.results:
+            return fingerprint(planner.manifests[target]), planner.results[target]
+    record = records.current(target.name)
+    problem = project.store.problem(record.result) if record else None
+    if record is None or problem:
+        what = f"has no result in the store: it {problem}" if problem else "was never built, or its result was cleaned"
+        raise UsageError(f"target '{target.name}' {what}", hint=f"forge {target.name}")
+    sys.stderr.write(f"forge: target '{target.name}' is not up to date; this is its last result\n")
+    return record.fingerprint, record.result
 
 
 def say(line: str = "") -> None:

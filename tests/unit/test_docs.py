@@ -137,11 +137,11 @@ def test_a_command_can_be_given(page, words):
     if words[:1] == ["doctor"] or not words:
         return
     verb, rest = cli._verb(words)
-    needs = {"log": ["TARGET"], "export": ["TARGET", "DEST"]}
+    needs = {"log": ["TARGET"], "export": ["TARGET", "DEST"], "diff": ["TARGET"]}
     try:
         cli._parser(verb).parse_intermixed_args(rest)
     except ForgeError:
-        cli._parser(verb).parse_intermixed_args([*rest, *needs[verb][len(rest) :]])
+        cli._parser(verb).parse_intermixed_args([*rest, *needs[verb][sum(word[0] != "-" for word in rest) :]])
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("sh"))
