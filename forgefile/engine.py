@@ -189,9 +189,13 @@ def foresee(project: Project, wanted: Collection[Target]) -> dict[Target, Decisi
     Raises `UsageError` when a host tool or a source is missing.
     """
     decisions = project.planner.plan(wanted)
-    if all(decision.action == "none" for decision in decisions.values()):
-        return decisions
-    return _on_whole_layers(project, wanted, decisions)
+    if any(decision.action != "none" for decision in decisions.values()):
+        decisions = _on_whole_layers(project, wanted, decisions)
+    if any(target.budget is not None for target in decisions):
+        from forgefile import budget  # noqa: PLC0415  only where there is one
+
+        return budget.told_of(project.planner, project.store, decisions)
+    return decisions
 
 
 def foretell(project: Project, wanted: Collection[Target], jobs: int, *, tell: Tell, clock: Clock) -> None:
@@ -225,7 +229,7 @@ def build(
     run = partial(_Build, project, placed=placed, settings=settings, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
         status = run(decisions, tell=tell).run()
-        if before is not None and before == generation(store.root):
+        if not status and before is not None and before == generation(store.root):
             _keep(project, wanted, settings, before)
         return status
 
@@ -367,17 +371,36 @@ class _Build:
             if target in self._placed and target.output == "file":
                 path = self._planner.shown_place(target)
             if decision.action == "restore":
-                self._restore(target)
+                self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
+            if problem := self._excess(target):
+                self._fail(target, problem)
+                continue
+            if decision.action == "restore":
+                self._store.discard_failed((target.name,))
+                self._place(target)
                 self._told("restored", events.Restored(
                     t=self._clock(), target=target.name, path=path, reasons=decision.reasons))  # fmt: skip
             else:
                 self._told("current", events.Current(t=self._clock(), target=target.name, path=path))
             self._schedule.done(target)
 
-    def _restore(self, target: Target) -> None:
-        self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
-        self._store.discard_failed((target.name,))
-        self._place(target)
+    def _excess(self, target: Target, wall_s: float = 0.0) -> events.Failed | None:
+        """Return the failure of a target whose result is there and takes more than it may, or None."""
+        if target.budget is None:
+            return None
+        from forgefile import budget  # noqa: PLC0415  only where there is one
+
+        problem = budget.excess(self._planner, self._store, target)
+        if problem is None:
+            return None
+        return events.Failed(
+            t=self._clock(),
+            target=target.name,
+            message="\n".join((problem, *budget.account(self._planner, self._store, target))),
+            location=str(target.location) if target.location else None,
+            hint=f"forge size {target.name} tells all of it, forge diff {target.name} what changed",
+            wall_s=wall_s,
+        )
 
     def _place(self, target: Target) -> str | None:
         """Put a file that was asked for at its place; return the place."""
@@ -518,6 +541,9 @@ class _Build:
                 result.committed.disk_bytes, result.downloads,
             ))  # fmt: skip
         self._planner.results[target] = made
+        if problem := self._excess(target, result.seconds):
+            self._fail(target, problem)
+            return
         path = self._place(target)
         self._told("built", events.Built(
             t=self._clock(), target=target.name, wall_s=result.seconds, size=made.size, path=path,

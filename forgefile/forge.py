@@ -17,10 +17,10 @@ from forgefile.model import CORES, MEMORY, Pool, Rule, Secret, Source, Target
 from forgefile.reads import is_there
 from forgefile.units import duration_seconds, size_bytes
 
-VERBS = ("build", "init", "list", "why", "log", "diff", "export", "boot", "clean", "gc", "verify", "history",
-         "report", "doctor", "completion")  # fmt: skip
+VERBS = ("build", "init", "list", "why", "log", "diff", "size", "export", "boot", "clean", "gc", "verify",
+         "history", "report", "doctor", "completion")  # fmt: skip
 """In the order in which the help tells them."""
-RESERVED = {*VERBS, "graph", "help", "shell", "size", "watch"}
+RESERVED = {*VERBS, "graph", "help", "shell", "watch"}
 """Words that may not name a target, so that `forge WORD` always means one thing."""
 _SHOWN = ("PATH", "SOURCE_DATE_EPOCH", "FORGE_STORE", *PROXIES)
 """Variables that are no secret: steps get them, or forge tells of them."""
@@ -179,7 +179,9 @@ class Forge:
         held = {**self._held(name, pools), CORES: _amount(name, "cores", cores)}
         if octets := _octets(name, memory):
             held[MEMORY] = octets
-        target = self._targets[name] = Target(name, rule, where, pools=held, timeout_s=_seconds(name, timeout))
+        target = self._targets[name] = Target(
+            name, rule, where, pools=held, timeout_s=_seconds(name, timeout), budget=_budget(rule)
+        )
         self._folders.update(dict.fromkeys(_folders_of(name), name))
         return target
 
@@ -279,6 +281,16 @@ def _octets(target: str, memory: Any) -> int:
     except ValueError as error:
         raise ForgefileError(f"target '{target}': memory: {error}", location=caller()) from None
     raise ForgefileError(f"target '{target}': memory is a size such as '4GiB', not {memory!r}", location=caller())
+
+
+def _budget(rule: Rule) -> int | None:
+    """Return the bytes that a rule's output may take."""
+    if rule.budget is not None and not isinstance(rule.budget, str):
+        raise rule.refuse("budget", f"it is a size such as '400MiB' in every rule, not {rule.budget!r}")
+    try:
+        return None if rule.budget is None else size_bytes(rule.budget)
+    except ValueError as error:
+        raise rule.refuse("budget", str(error)) from None
 
 
 def _seconds(target: str, timeout: Any) -> float | None:

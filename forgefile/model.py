@@ -221,10 +221,11 @@ MEMORY = Pool("memory")
 class Target:
     """A named thing that a rule makes: the handle that `Forge.target` returns, and the input of other rules.
 
-    `pools` says how much it holds of which while it runs, `timeout_s` after how many seconds it is ended.
+    `pools` says how much it holds of which while it runs, `timeout_s` after how many seconds it is ended, `budget` how
+    many bytes its output may take.
     """
 
-    __slots__ = ("inputs", "location", "name", "output", "pools", "rule", "timeout_s")
+    __slots__ = ("budget", "inputs", "location", "name", "output", "pools", "rule", "timeout_s")
 
     def __init__(
         self,
@@ -234,6 +235,7 @@ class Target:
         *,
         pools: Mapping[Pool, int] | None = None,
         timeout_s: float | None = None,
+        budget: int | None = None,
         inputs: tuple[Artifact, ...] | None = None,
     ) -> None:
         self.name = name
@@ -241,6 +243,7 @@ class Target:
         self.location = location
         self.pools: Mapping[Pool, int] = {CORES: 1, **(pools or {})}
         self.timeout_s = timeout_s
+        self.budget = budget
         self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule) if inputs is None else inputs
 
@@ -292,6 +295,11 @@ class Rule(Value):
     repeats: ClassVar[bool] = True
     """Whether the same inputs give the same bits. `forge verify` does not compare what a rule without this promise
     makes, but asks that it can be made again."""
+
+    budget: str | None = None
+    """How much the output may take (`"400MiB"`): a file its bytes, a tree the content of all files in it, those of its
+    base as well. A target that is over it fails, with what takes the room and what grew. It decides nothing else:
+    another budget runs no step. Default: none."""
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Return what has to be done, in order."""

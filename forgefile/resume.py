@@ -60,8 +60,8 @@ class Entry(NamedTuple):
     inputs: tuple[int, ...]
     tools: tuple[int, ...]
     rest: bytes
-    """Pickled: location, pools, time limit, base or None and scratched (indices of all inputs), secrets with their
-    indices, pickled steps."""
+    """Pickled: location, pools, time limit, budget, base or None and scratched (indices of all inputs), secrets with
+    their indices, pickled steps."""
     result: tuple[str, tuple[str, ...], int]
 
 
@@ -151,7 +151,7 @@ def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
         targets[each] if each >= 0 else Source(path=saved.artifacts[~each][0]) for each in entry.inputs
     ]
     rest = pickle.loads(entry.rest)  # noqa: S301  written by this user's forge alone
-    location, pools, timeout_s, base, scratched, secrets, steps = rest
+    location, pools, timeout_s, budget, base, scratched, secrets, steps = rest
     for index, secret in secrets:
         found.insert(index, secret)
     inputs = tuple(found)
@@ -159,7 +159,7 @@ def _target(entry: Entry, saved: Saved, targets: dict[int, Target]) -> Target:
         base=None if base is None else inputs[base], inputs=inputs, scratched=scratched, steps_kept=steps,
         kind=entry.rule,
     )  # fmt: skip
-    return Target(entry.name, rule, location, pools=pools, timeout_s=timeout_s, inputs=inputs)
+    return Target(entry.name, rule, location, pools=pools, timeout_s=timeout_s, budget=budget, inputs=inputs)
 
 
 def _result(entry: Entry) -> Result:
@@ -205,6 +205,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
             target.location,
             target.pools,
             target.timeout_s,
+            target.budget,
             target.inputs.index(base) if isinstance(base, Target) else None,
             tuple(target.inputs.index(tree) for tree in described.scratched),
             tuple((index, each) for index, each in enumerate(target.inputs) if isinstance(each, Secret)),

@@ -70,6 +70,7 @@ FLOORS = {
     "undeclared": 5,
     "resume": 6,
     "forecast": 6,
+    "budget": 6,
     "history": 6,
     "page": 7,
     "engine": 6,
@@ -98,8 +99,9 @@ SIDEWAYS = {
     "export": {"cache", "roots"},
     "kvm": {"cache"},
     "report": {"report"},
+    "budget": {"resume"},
     "history": {"resume"},
-    "engine": {"forecast", "history", "resume"},
+    "engine": {"budget", "forecast", "history", "resume"},
     "page": {"page"},
     "verbs": {"page", "verbs"},
 }

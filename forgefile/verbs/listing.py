@@ -71,6 +71,7 @@ def _target_json(project: engine.Project, target: Target) -> dict[str, Any]:
         "default": target in (project.graph.defaults or project.graph.targets.values()),
         "last_s": project.store.records.seconds(target.name),
         "size": record.result.size if record else None,
+        "budget": target.budget,
     }
 
 

@@ -39,6 +39,8 @@ def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, D
         record = project.store.records.current(target.name)
         for reason in record.reasons if record else ():
             say(f"{indent}  built last because: {words.printable(_PAST.get(reason, reason))}")
+        for reason in decision.reasons:
+            say(f"{indent}  but {words.printable(reason)}")
     elif decision.action == "maybe":
         for needed in inputs(target):
             if decisions[needed].action in ("run", "maybe"):

@@ -9,9 +9,10 @@ import subprocess
 import pytest
 
 from forgefile.compare import Extent, changes
-from forgefile.contents import packages
+from forgefile.contents import packages, sizes
 from forgefile.contents.ext4 import Ext4
 from forgefile.contents.image import open_image, trees_of
+from forgefile.contents.output import Place
 from forgefile.contents.tree import Path, content, find, stacked, walk
 from forgefile.errors import UsageError
 
@@ -124,6 +125,8 @@ def test_layers_hide_what_is_below(tmp_path):
     assert differences(low, both) == [("a/x", ["content"]), ("b/x", []), ("b/z", []), ("c", ["type"]), ("c/x", [])]
     assert set(both.children()["a"].children(low.children()["a"])) == {"x"}, "what both have is not looked at"
     assert differences(both, both) == []
+    taken = sizes.rows(Place(layers=(str(tmp_path / "low"), str(tmp_path / "high"))), ())
+    assert taken[0] == {"size": len("high/a/xlow/a/yhigh/b/zhigh/c"), "files": 4}
 
 
 @needs_root
@@ -188,3 +191,11 @@ def test_several_architectures():
     assert list(packages.parse(text.encode())) == ["libc6:amd64", "libc6:i386", "vim"]
     assert packages.parse(b"\xff\n\nnonsense\n\nPackage: half\nStatus: install ok half-installed\n\nPackage: x\n") == {}
     assert packages.parse(b"", b"Package: x\n") == {"x": packages.Package("", 0, "")}
+
+
+def test_what_grew():
+    """The packages, and the folders that have it themselves."""
+    old = [{"package": "a", "size": 5}, {"folder": "/usr", "size": 10}, {"folder": "/usr/lib", "size": 10}]
+    new = [{"package": "a", "size": 9}, {"package": "b", "size": 1}, {"folder": "/usr", "size": 15}, {"folder": "/usr/lib", "size": 15}]
+    assert [(row.get("package") or row["folder"], row["size"]) for row in sizes.grown(old, new)] == [("a", 4), ("b", 1), ("/usr/lib", 5)]
+    assert sizes.grown(new, old) == []

@@ -137,7 +137,7 @@ def test_a_command_can_be_given(page, words):
     if words[:1] == ["doctor"] or not words:
         return
     verb, rest = cli._verb(words)
-    needs = {"log": ["TARGET"], "export": ["TARGET", "DEST"], "diff": ["TARGET"]}
+    needs = {"log": ["TARGET"], "export": ["TARGET", "DEST"], "diff": ["TARGET"], "size": ["TARGET"]}
     try:
         cli._parser(verb).parse_intermixed_args(rest)
     except ForgeError:
