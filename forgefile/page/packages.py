@@ -1,16 +1,12 @@
-"""What packages a tree in the store holds, read from dpkg's own list in its layers."""
+"""What packages a tree in the store holds, and which of its layers put each there."""
 
-import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from forgefile import userns
-
-_STATUS = "var/lib/dpkg/status"
-_KIB = 1024
-_MOST_BYTES = 64 << 20
-"""Of a list that is read; Debian's whole archive would take about that."""
+from forgefile.contents import look
+from forgefile.contents.packages import installed
+from forgefile.contents.tree import stacked
 
 
 class Package(NamedTuple):
@@ -29,46 +25,21 @@ def packages(folders: Sequence[str]) -> list[Package]:
 
     Nothing when there is no list, or no layer any more.
     """
-    texts = userns.ask(lambda: [_read(folder) for folder in folders])
     found: dict[str, Package] = {}
-    for layer, text in enumerate(texts):
-        if text is None:
-            continue
-        installed = _installed(text.decode("utf-8", "replace"), layer)
+    for layer, there in enumerate(look(lambda: list(_installed(folders)))):
         found = {
-            name: found[name] if name in found and found[name][:3] == package[:3] else package
-            for name, package in installed.items()
-        }
+            name: found[name] if name in found and found[name][:3] == (name, version, size)
+            else Package(name, version, size, layer)
+            for name, (version, size) in there.items()
+        }  # fmt: skip
     return sorted(found.values(), key=lambda package: (-package.size, package.name))
 
 
-def _read(folder: str) -> bytes | None:
-    """Return the list that a layer has; empty: the layer takes it away."""
-    path = folder
-    for part in _STATUS.split("/"):
-        path = f"{path}/{part}"
-        try:
-            mode = os.lstat(path).st_mode
-            if stat.S_ISCHR(mode):
-                return b""  # overlayfs marks what a layer removes so
-            if stat.S_ISREG(mode):
-                with open(path, "rb") as stream:
-                    return stream.read(_MOST_BYTES)
-            if not stat.S_ISDIR(mode):
-                return None
-        except OSError:
-            return None
-    return None
-
-
-def _installed(text: str, layer: int) -> dict[str, Package]:
-    """Return the installed packages of a list by name and architecture."""
-    found = {}
-    for paragraph in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[:1] not in " \t")
-        if fields.get("Status", "").endswith(" installed") and "Package" in fields:
-            size = fields.get("Installed-Size", "0")
-            octets = int(size) * _KIB if size.isdecimal() else 0
-            key = f"{fields['Package']}:{fields.get('Architecture', '')}"
-            found[key] = Package(fields["Package"], fields.get("Version", ""), octets, layer)
-    return found
+def _installed(folders: Sequence[str]) -> Iterator[dict[str, tuple[str, int]]]:
+    """Yield version and size of what is installed as far as each layer, by name."""
+    for number in range(len(folders)):
+        there: dict[str, tuple[str, int]] = {}
+        with suppress(OSError):
+            root = stacked(folders[: number + 1])
+            there = {name: (package.version, package.size) for name, package in installed(root).items()}
+        yield there
