@@ -331,7 +331,8 @@ def place(folder: str, key: Key) -> str:
     """Return the path, without its ending, of the snapshot of a command line in the folder of snapshots."""
     from binascii import crc32  # noqa: PLC0415  built in
 
-    return f"{folder}/{crc32(marshal.dumps((_FORMAT, sys.hexversion, key))):08x}"
+    packed = marshal.dumps((_FORMAT, sys.hexversion, key), 2)  # later forms depend on who else has the same string
+    return f"{folder}/{crc32(packed):08x}"
 
 
 def load(folder: str, key: Key) -> Snapshot | None:

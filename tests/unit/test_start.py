@@ -3,6 +3,7 @@
 import pytest
 
 from forgefile import cli
+from forgefile.cache.snapshot import place
 from forgefile.errors import UsageError
 from forgefile.start import _parsed
 
@@ -41,3 +42,10 @@ def test_leaves_to_others(words):
 def test_what_is_left_may_be_wrong(words):
     with pytest.raises(UsageError):
         cli._parser("build").parse_intermixed_args(words)
+
+
+def test_the_place_of_a_snapshot_depends_on_values_alone():
+    """And not on whether two of them are the same object, which marshal notes by default."""
+    word, equal = "scripted", "SCRIPTED".lower()
+    assert word is not equal
+    assert place("f", (word, (word,))) == place("f", (word, (equal,)))
