@@ -31,7 +31,8 @@ _EXAMPLES = (
 _ROOM = "'forge gc' removes the results of earlier builds"
 _GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
 """What a disk may answer to any call, and a hint."""
-_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size")
+_VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size",
+           "--keep")  # fmt: skip
 
 
 def run(start: "Start") -> NoReturn:
@@ -48,7 +49,15 @@ def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> 
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         return _main(arguments, start)
-    except ForgeError as error:
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  that is sorted out there
+        return told(error)
+
+
+def told(error: Exception) -> int:
+    """Print what is to be said of what ended forge; return the exit status."""
+    if isinstance(error, ForgeError):
         _flush()
         sys.stderr.write(described(error))
         if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -56,23 +65,20 @@ def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> 
 
             sys.stderr.write(annotation("error", error.message, location=str(error.location or "")) + "\n")
         return error.status
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:  # noqa: BLE001  what gets here is our fault, unless a disk gave up
-        import traceback  # noqa: PLC0415
+    _flush()
+    if isinstance(error, OSError) and error.errno in _GAVE_UP:
+        where = f"{error.filename}: " if error.filename else ""
+        return told(StoreError(f"{where}{error.strerror}", hint=_GAVE_UP[error.errno]))
+    import traceback  # noqa: PLC0415
 
-        _flush()
-        if isinstance(error, OSError) and error.errno in _GAVE_UP:
-            where = f"{error.filename}: " if error.filename else ""
-            sys.stderr.write(described(StoreError(f"{where}{error.strerror}", hint=_GAVE_UP[error.errno])))
-            return StoreError.status
-        sys.stderr.write(traceback.format_exc())
-        sys.stderr.write("forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
-        return 3
+    # what gets here is our fault
+    sys.stderr.write("".join(traceback.format_exception(error)))
+    sys.stderr.write("forge: this is a bug in forge, not in your Forgefile. Please report it.\n")
+    return 3
 
 
 def _flush() -> None:
@@ -177,6 +183,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.usage = "forge [OPTION…] [COMMAND] [TARGET…]"
         add("words", nargs="*", metavar="TARGET", help="names or globs; the Forgefile's default ones if none")
         add("-n", "--dry-run", action="store_true", help="say what would be done, why, and what that takes; do nothing")
+        add("--resume", action="store_true", help="go on from the step that failed; what that makes is not clean")
         add("-k", "--keep-going", action="store_true", help="after a failure build what does not need it")
         add("--explain", action="store_true", help="say before each target for which reasons it runs")
         add("-q", "--quiet", action="store_true", help="print failures only")
@@ -228,6 +235,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
 
     jobs = options.jobs or len(os.sched_getaffinity(0))
     try:
+        project.planner.resumes = options.resume
         if options.dry_run:
             engine.foretell(project, wanted, jobs, tell=display.report, clock=clock)
             return 0
@@ -237,6 +245,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
             every_line=options.verbose or form in EVERY_LINE,
             began_ns=start.began_ns if start else 0,
             key=start.key if start else None,
+            resume=options.resume,
         )
         status = engine.build(project, wanted, settings, tell=display.report, clock=clock, nursery=nursery)
         with suppress(StoreError):  # a full disk, where nothing had to be built

@@ -7,15 +7,15 @@ that is rebuilt to the same content stops the rebuild there.
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from forgefile import events, forecast, host, userns
+from forgefile import events, forecast, host
 from forgefile.cache.layout import store_in
 from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store, project_of
 from forgefile.errors import ForgefileError, OvertakenError, UsageError
-from forgefile.fingerprint import encode, fingerprint
+from forgefile.fingerprint import encode, fingerprint, is_whole, resumed
 from forgefile.graph import Graph, inputs
 from forgefile.job import Again, Fetched, Job, JobResult, Message, Printed, SecretFile, StepBegan, View
 from forgefile.jobserver import Jobserver
@@ -51,6 +51,8 @@ class Settings(NamedTuple):
     """Whether files that were asked for are placed in the project."""
     shuffled: bool = False
     """Whether steps see folders in another order than usual."""
+    resume: bool = False
+    """Whether what failed goes on from the step that failed."""
 
 
 class Project(NamedTuple):
@@ -168,6 +170,8 @@ def _epoch() -> int:
 
 
 Tell = Callable[[events.Event], None]
+Pairs = tuple[tuple[str, str], ...]
+"""(name, path) of programs."""
 Clock = Callable[[], float]
 """Seconds since forge started."""
 
@@ -221,6 +225,7 @@ def build(
     and `OvertakenError` when the project relies on a snapshot that another forge made void.
     """
     planner, store = project.planner, project.store
+    planner.resumes = settings.resume
     before = generation(store.root)
     if project.snapshot is not None and before != project.snapshot.facts.generation:
         raise OvertakenError(_OVERTAKEN)
@@ -306,6 +311,57 @@ def _keep(project: Project, wanted: Collection[Target], settings: Settings, now:
         resume.keep(project.planner, project.store.root, wanted, occasion)
 
 
+def job_of(
+    planner: Planner, store: Store, target: Target, *, staging: str, log: str,
+    unusual: Callable[[Pairs], Pairs] = host.unusual, **more: Any,
+) -> Job:  # fmt: skip
+    """Return what the steps of a planned target do and see; its inputs have results.
+
+    `unusual` tells which programs have to be shown to them; `more` are fields of `Job`.
+    """
+    described = planner.describe(target)
+    base = getattr(target.rule, "base", None) if target.output == "tree" else None
+    return Job(
+        target=target.name,
+        store=store.root,
+        staging=staging,
+        log=log,
+        steps=described.steps,
+        views=_views(planner, store, target),
+        secrets=tuple(
+            SecretFile(name=secret.name, at=Sandbox().path(secret), content=content)
+            for secret, content in planner.secrets(target).items()
+        ),
+        programs=unusual(described.tools),
+        output=target.output,
+        base=planner.results[base].layers if isinstance(base, Target) else None,
+        epoch=planner.epoch,
+        timeout_s=target.timeout_s,
+        hidden=(planner.root, store.root, os.path.expanduser("~")),
+        **more,
+    )
+
+
+def _views(planner: Planner, store: Store, target: Target) -> tuple[View, ...]:
+    """Return a target's inputs as its steps see them."""
+    box, views = Sandbox(), []
+    scratched = planner.describe(target).scratched
+    for artifact in target.inputs:
+        if isinstance(artifact, Secret):
+            continue
+        if isinstance(artifact, Source):
+            views.append(View(at=box.path(artifact), host=planner.source_path(artifact)))
+            continue
+        result = planner.results[artifact]
+        if result.kind == "file":
+            views.append(View(at=box.path(artifact), host=store.object_path(result.digest)))
+            continue
+        views.append(View(at=box.path(artifact), layers=result.layers))
+        if artifact in scratched:
+            views.append(View(at=box.scratch(artifact), layers=result.layers, writable=True))
+    return tuple(views)
+
+
 class _Build:
     """One run of the loop."""
 
@@ -323,10 +379,11 @@ class _Build:
         self._count["current"] = project.part.spared if project.part else 0
         self._slots: dict[int, Target] = {}
         self._fetched: dict[int, int] = {}
+        self._unclean: dict[Target, None] = {}
         self._nursery = nursery
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
-        self._programs: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
+        self._programs: dict[Pairs, Pairs] = {}
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -347,7 +404,8 @@ class _Build:
         finally:
             self._close()
         now = self._clock()
-        self._tell(events.Finished(t=now, status=status, wall_s=now, **self._count))
+        unclean = tuple(target.name for target in self._unclean) or None
+        self._tell(events.Finished(t=now, status=status, wall_s=now, unclean=unclean, **self._count))
         return status
 
     def _close(self) -> None:
@@ -379,9 +437,11 @@ class _Build:
                 self._store.discard_failed((target.name,))
                 self._place(target)
                 self._told("restored", events.Restored(
-                    t=self._clock(), target=target.name, path=path, reasons=decision.reasons))  # fmt: skip
+                    t=self._clock(), target=target.name, path=path, reasons=decision.reasons, clean=self._clean(target),
+                ))  # fmt: skip
             else:
-                self._told("current", events.Current(t=self._clock(), target=target.name, path=path))
+                clean = self._clean(target)
+                self._told("current", events.Current(t=self._clock(), target=target.name, path=path, clean=clean))
             self._schedule.done(target)
 
     def _excess(self, target: Target, wall_s: float = 0.0) -> events.Failed | None:
@@ -408,6 +468,14 @@ class _Build:
             return None
         self._store.place(self._planner.results[target], self._planner.place_of(target))
         return self._planner.shown_place(target)
+
+    def _clean(self, target: Target) -> Literal[False] | None:
+        """Note whether a target that is done was resumed, or made from what was; return False if so."""
+        manifest = self._planner.manifests.get(target)
+        if (manifest is None or is_whole(manifest)) and not any(needed in self._unclean for needed in inputs(target)):
+            return None
+        self._unclean[target] = None
+        return False
 
     def _told(self, count: str, event: events.Event) -> None:
         self._count[count] += 1
@@ -439,55 +507,28 @@ class _Build:
         return self._planner.remaining(tuple(self._decisions))
 
     def _job(self, target: Target, slot: int) -> Job:
-        described = self._planner.describe(target)
+        at = self._resumed_at(target) if self._settings.resume else None
         name = fingerprint(self._planner.manifests[target])
         self._store.records.keep_log(target.name, name)
-        base = getattr(target.rule, "base", None) if target.output == "tree" else None
-        return Job(
-            target=target.name,
-            store=self._store.root,
-            staging=self._store.stage(slot),
-            log=self._store.log_path(name),
-            steps=described.steps,
-            views=self._views(target),
-            secrets=tuple(
-                SecretFile(name=secret.name, at=Sandbox().path(secret), content=content)
-                for secret, content in self._planner.secrets(target).items()
-            ),
-            programs=self._unusual(described.tools),
-            output=target.output,
-            base=self._planner.results[base].layers if isinstance(base, Target) else None,
-            epoch=self._planner.epoch,
-            every_line=self._settings.every_line,
-            shuffled=self._settings.shuffled,
-            timeout_s=target.timeout_s,
-            hidden=(self._planner.root, self._store.root, os.path.expanduser("~")),
-        )
+        return job_of(
+            self._planner, self._store, target, staging=self._store.stage(slot), log=self._store.log_path(name),
+            every_line=self._settings.every_line, shuffled=self._settings.shuffled, resumed=at,
+        )  # fmt: skip
 
-    def _unusual(self, tools: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        """Return the programs of a target that have to be shown to its steps."""
-        if tools not in self._programs:
-            self._programs[tools] = host.unusual(tools)
-        return self._programs[tools]
+    def _resumed_at(self, target: Target) -> int | None:
+        """Return the step from which a target goes on that failed, and tell so; None: it is built whole."""
+        from forgefile.halted import halted, resumed_at  # noqa: PLC0415  hardly ever
 
-    def _views(self, target: Target) -> tuple[View, ...]:
-        """Return the target's inputs as its steps see them."""
-        box, views = Sandbox(), []
-        scratched = self._planner.describe(target).scratched
-        for artifact in target.inputs:
-            if isinstance(artifact, Secret):
-                continue
-            if isinstance(artifact, Source):
-                views.append(View(at=box.path(artifact), host=self._planner.source_path(artifact)))
-                continue
-            result = self._planner.results[artifact]
-            if result.kind == "file":
-                views.append(View(at=box.path(artifact), host=self._store.object_path(result.digest)))
-                continue
-            views.append(View(at=box.path(artifact), layers=result.layers))
-            if artifact in scratched:
-                views.append(View(at=box.scratch(artifact), layers=result.layers, writable=True))
-        return tuple(views)
+        manifest = self._planner.manifests[target] = self._planner.manifest(target)
+        stopped = halted(self._store.root, target.name)
+        if stopped is None:
+            return None
+        at = resumed_at(stopped, job_of(self._planner, self._store, target, staging="", log=""))
+        if isinstance(at, int):
+            self._planner.manifests[target] = resumed(manifest)
+        how = f"goes on from step {at + 1}" if isinstance(at, int) else f"is built whole: {at}"
+        self._tell(events.Note(t=self._clock(), message=f"{target.name} {how}"))
+        return at if isinstance(at, int) else None
 
     def _listen(self) -> None:
         """Wait for a worker's message and take it up."""
@@ -547,7 +588,7 @@ class _Build:
         path = self._place(target)
         self._told("built", events.Built(
             t=self._clock(), target=target.name, wall_s=result.seconds, size=made.size, path=path,
-            changed=before is None or before.result.digest != made.digest,
+            changed=before is None or before.result.digest != made.digest, clean=self._clean(target),
         ))  # fmt: skip
         self._schedule.done(target)
 
@@ -564,8 +605,8 @@ class _Build:
             command, message, hint = result.failed.command, result.failed.message, result.failed.hint or ""
         if result.failed is not None and not hint:
             hint = self._undeclared(target, (*result.tail, message)) or ""
-        if result.kept and target.output == "tree" and userns.needed():
-            hint = hint or f"to see it with its owners: unshare --map-root-user --map-auto --wd={result.kept}"
+        if result.kept:
+            hint = hint or "forge shell --failed shows what it had made, where it failed"
         log = self._store.log_path(fingerprint(self._planner.manifests[target]))
         return events.Failed(
             t=self._clock(), target=target.name, message=message, command=command or None, tail=result.tail,

@@ -106,6 +106,8 @@ class Built(TargetEvent):
     size: int
     changed: bool = True
     path: str | None = None
+    clean: bool | None = None
+    """False: it was resumed after a failure, or made from what was; see `--resume`."""
 
 
 class Restored(TargetEvent):
@@ -113,6 +115,7 @@ class Restored(TargetEvent):
 
     event = "restored"
     path: str | None = None
+    clean: bool | None = None
     reasons: tuple[str, ...] = ()
 
 
@@ -121,6 +124,7 @@ class Current(TargetEvent):
 
     event = "current"
     path: str | None = None
+    clean: bool | None = None
 
 
 class Failed(TargetEvent):
@@ -197,6 +201,8 @@ class Finished(Event):
     failed: int
     skipped: int
     wall_s: float
+    unclean: tuple[str, ...] | None = None
+    """The targets that are not clean, if any."""
 
 
 class Verified(Event):

@@ -16,6 +16,9 @@ _MIB = 1 << 20
 SANDBOX = 3
 """Raised when forge itself changes what a step sees or what is kept of it."""
 
+_RESUMED = "resumed"
+_NOT_WHOLE = "it was resumed after a failure, and so is not clean"
+
 Listing = Mapping[str, tuple[str, int, str]]
 """What a source folder holds: path below it → (type: f, d, l or another letter, mode bits, digest or link target)."""
 
@@ -75,8 +78,20 @@ def _tuples(value: Any) -> Any:
 
 
 def fingerprint(manifest: Manifest) -> str:
-    """Return the hash of a manifest: 32 hexadecimal digits."""
-    return xxhash.xxh3_128_hexdigest(encode(manifest).encode("utf-8", "surrogateescape"))
+    """Return the hash of a manifest: 32 hexadecimal digits, and `-resumed` if that is so."""
+    digest = xxhash.xxh3_128_hexdigest(encode(manifest).encode("utf-8", "surrogateescape"))
+    return digest if is_whole(manifest) else f"{digest}-{_RESUMED}"
+
+
+def resumed(manifest: Manifest) -> Manifest:
+    """Return the manifest of a build that goes on from where one of this manifest, or almost, has failed."""
+    revision, *scratched = manifest.sandbox
+    return Manifest(**{**manifest.__dict__, "sandbox": (f"{revision} {_RESUMED}", *scratched)})
+
+
+def is_whole(manifest: Manifest) -> bool:
+    """Tell whether a manifest is that of a build from nothing, so that the result depends on nothing else."""
+    return not manifest.sandbox[0].endswith(_RESUMED)
 
 
 # The difference, in words --------------------------------------------------------------------------------------------
@@ -87,6 +102,8 @@ Listings = Callable[[str], Listing | None]
 
 def difference(old: Manifest, new: Manifest, listings: Listings = lambda _: None) -> tuple[str, ...]:
     """Return in words what differs between two manifests, what a person edits first."""
+    if not is_whole(old) and is_whole(new):
+        return _NOT_WHOLE, *difference(old, resumed(new), listings)
     words: list[str] = []
     for name, before, after in _changed(old.inputs, new.inputs):
         words += _input_words(name, before, after, listings)

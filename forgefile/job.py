@@ -59,6 +59,8 @@ class Job(NamedTuple):
     """After how many seconds what the job runs is ended."""
     hidden: tuple[str, ...] = ()
     """Folders of the host that steps do not see, also where they lie among its programs."""
+    resumed: int | None = None
+    """The step to go on from, with what the store keeps of the failure there: programs before it are not run again."""
 
 
 class StepFailed(NamedTuple):
@@ -67,6 +69,15 @@ class StepFailed(NamedTuple):
     command: str
     message: str
     hint: str | None = None
+
+
+class Stopped(NamedTuple):
+    """What is kept of a job that failed, beside what it had made."""
+
+    job: Job
+    """Without the contents of secrets."""
+    step: int
+    failed: StepFailed
 
 
 class StepBegan(NamedTuple):

@@ -15,7 +15,7 @@ from forgefile.cache.seal import Result
 from forgefile.cache.snapshot import UNSURE
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
-from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint
+from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint, resumed
 from forgefile.graph import Graph, inputs, remaining
 from forgefile.model import Artifact, Sandbox, Secret, Source, Step, Target, tools
 from forgefile.plan import Decision, Known, decide, undecided
@@ -76,6 +76,8 @@ class Planner:
         self.results: dict[Target, Result] = {}
         """Of the targets that need not run, or have run."""
         self.manifests: dict[Target, Manifest] = {}
+        self.resumes = False
+        """Whether results that are not clean are as good as others."""
         self.graph, self.reads, self.known, self._looked = evaluation
         self.options = tuple((option.name, option.value) for option in self.graph.options)
         self._store = store
@@ -161,8 +163,11 @@ class Planner:
 
         `placed`: it was asked for, so that a file output has to lie at its place, too.
         """
-        manifest = self.manifests[target] = self._manifest(target)
+        manifest = self.manifest(target)
         current = self._records.current(target.name)
+        if self.resumes and current and current.fingerprint == fingerprint(resumed(manifest)):
+            manifest = resumed(manifest)
+        self.manifests[target] = manifest
         wanted = fingerprint(manifest)
         found = current if current and current.fingerprint == wanted else self._records.find(wanted, target.name)
         lost = self._store.problem(found.result) if found else None
@@ -198,7 +203,7 @@ class Planner:
         there = "was changed since it was built" if os.path.lexists(path) else "is not there"
         return Decision("restore", (f"{target.name} {there}",))
 
-    def _manifest(self, target: Target) -> Manifest:
+    def manifest(self, target: Target) -> Manifest:
         """Return what decides a target whose inputs are known."""
         described = self.describe(target)
         return Manifest(

@@ -78,14 +78,16 @@ def settle(job: Job) -> None:
 def furnish(job: Job) -> None:
     """Make STAGING/run, which steps see as /run/forge."""
     run_ = f"{job.staging}/run"
-    shown = {view.at.removeprefix(f"{_PREFIX}/").partition("/")[0] for view in job.views}
+    inner = [view.at.removeprefix(f"{_PREFIX}/").partition("/") for view in job.views]
+    shown = {folder for folder, slash, _ in inner if slash}
     for folder in (*shown, *(("bin",) if job.programs else ())):
         os.makedirs(f"{run_}/{folder}", exist_ok=True)
         linux.mount("forge", f"{run_}/{folder}", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     if os.path.exists(f"{job.staging}/{jobserver.NAME}"):
         os.link(f"{job.staging}/{jobserver.NAME}", f"{run_}/{jobserver.NAME}")
     if job.output == "tree":
-        os.mkdir(f"{run_}/out", 0o755)
+        with suppress(FileExistsError):  # it is half made
+            os.mkdir(f"{run_}/out", 0o755)
         if job.base is not None:
             overlay(job.base, f"{run_}/out", upper=job.staging, order=_order(job, "out"))
     for number, view in enumerate(job.views):
@@ -96,7 +98,7 @@ def furnish(job: Job) -> None:
             if order and os.path.isdir(view.host):
                 _shuffle_source(view.host, at, order)
         else:
-            os.makedirs(at)
+            os.makedirs(at, exist_ok=True)
             upper = f"{job.staging}/scratch-{number}" if view.writable else None
             overlay(view.layers, at, upper=upper, order=order)
     if job.secrets:
@@ -242,14 +244,21 @@ def _stack(lower: Sequence[str], at: str, *, upper: str | None) -> None:
         options.append("volatile")  # or unmounting would wait for the disk
         for name in ("upper", "work"):
             folders[name] = f"{upper}/{name}"
-            os.makedirs(folders[name])
             options.append(f"{name}dir={name}")
-        like = os.stat(next(iter(folders.values())))
-        os.chmod(folders["upper"], stat.S_IMODE(like.st_mode))
-        os.chown(folders["upper"], like.st_uid, like.st_gid)
-        os.utime(folders["upper"], ns=(like.st_mtime_ns, like.st_mtime_ns))
+        os.makedirs(folders["work"])
+        if not os.path.isdir(folders["upper"]):  # or it is half made
+            _make_like(folders["upper"], next(iter(folders.values())))
     with _linked(folders):
         linux.mount("forge", at, "overlay", 0 if upper else linux.MS_RDONLY, ",".join(options))
+
+
+def _make_like(path: str, other: str) -> None:
+    """Make a folder with the mode, owner and time of another."""
+    like = os.stat(other)
+    os.mkdir(path)
+    os.chmod(path, stat.S_IMODE(like.st_mode))
+    os.chown(path, like.st_uid, like.st_gid)
+    os.utime(path, ns=(like.st_mtime_ns, like.st_mtime_ns))
 
 
 @contextmanager

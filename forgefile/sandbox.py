@@ -18,18 +18,19 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from forgefile import jobserver, linux, userns
+from forgefile.cache.seal import take_up
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH, PROXIES
 from forgefile.job import NO_MEMORY, Job, StepFailed, ended
 from forgefile.lend import Arrivals, Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write, uses_network
-from forgefile.roots import MOUNT_POINTS, entrance, furnish, host_file, mounts, seen, settle, write_text
+from forgefile.roots import MOUNT_POINTS, clear, entrance, furnish, host_file, mounts, seen, settle, write_text
 from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
@@ -40,7 +41,7 @@ _FILES = (_CHOWN, _DAC_OVERRIDE, _FOWNER, _FSETID, _MKNOD, _SETFCAP)
 """What it takes to make a tree: the capabilities of forge's own steps."""
 _PROGRAMS = (*_FILES, _KILL, _SETGID, _SETUID, _SYS_CHROOT)
 """And to run a maintainer script, which may become a user, end what it started, or enter a tree."""
-_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 _POLICY_RC_D = "#!/bin/sh\n# No service starts while an image is built.\nexit 101\n"
 
 
@@ -49,7 +50,7 @@ _TOKENS = (3, 4)
 """The file descriptors by which make takes tokens and puts them back: the form that it knows since version 4.2."""
 _KILLED = 128 + signal.SIGKILL
 """The exit status of a shell whose last program got SIGKILL."""
-_GRACE_S = 5
+GRACE_S = 5
 """How long a step's processes may take to end after SIGTERM."""
 _POLL_LIMIT_S = 86_400
 """How long poll(2), whose limit is that of an int, is let wait at once."""
@@ -120,19 +121,36 @@ def run(job: Job, network: Network, deadline: float, ears: Ears) -> StepFailed |
     base what changed in `upper`.
     Raises `BuildError` when the sandbox itself cannot be made.
     """
-    with ExitStack() as stack:
-        try:
-            settle(job)
-            stack.enter_context(linux.more_mounts())
-            os.chdir(job.store)
-            furnish(job)
-        except OSError as error:
-            raise _cannot_be_made(error) from error
+    with furnished(job):
         for number, step in enumerate(job.steps):
+            if number < (job.resumed or 0) and not isinstance(step, Copy | Write):
+                continue
             ears.began(number, title(step))
             if failed := _run_step(job, step, network, deadline, ears):
                 return failed
     return None
+
+
+@contextmanager
+def furnished(job: Job, *, host: bool = True) -> Iterator[None]:
+    """Work where all is mounted that a job's steps see; without `host`, that is not the host's programs.
+
+    Raises `BuildError` when that cannot be done.
+    """
+    with ExitStack() as stack:
+        try:
+            if host:
+                settle(job)
+            else:
+                clear(job.staging)
+            if job.resumed is not None:
+                take_up(job.store, job.staging, job.target, job.base)
+            stack.enter_context(linux.more_mounts())
+            os.chdir(job.store)
+            furnish(job)
+        except OSError as error:
+            raise cannot_be_made(error) from error
+        yield
 
 
 def apart() -> Network:
@@ -145,11 +163,12 @@ def apart() -> Network:
         linux.filter_calls()
         linux.bound_capabilities(_PROGRAMS)
     except OSError as error:
-        raise _cannot_be_made(error) from error
+        raise cannot_be_made(error) from error
     return Network()
 
 
-def _cannot_be_made(problem: OSError) -> BuildError:
+def cannot_be_made(problem: OSError) -> BuildError:
+    """Return the error that says why there is no sandbox."""
     return BuildError(f"the sandbox cannot be made: {problem}", hint="forge doctor says what is missing")
 
 
@@ -169,12 +188,29 @@ def title(step: Step) -> str:
 
 def _run_step(job: Job, step: Step, network: Network, deadline: float, ears: Ears) -> StepFailed | None:
     """Run one step in its own namespaces and wait for its end."""
+    try:
+        with prepared(job, step) as root:
+            arrivals = Arrivals(job, getattr(step, "caches", ()))
+            look = (lambda: ears.fetched(arrivals.more())) if arrivals else None
+            try:
+                status, message = _isolated(
+                    job, step, root, network, deadline=deadline, printed=ears.printed, look=look
+                )
+            finally:
+                if look:
+                    look()
+    except OSError as error:
+        status, message = 1, str(error)
+    return _failure(step, status, message) if status or message else None
+
+
+@contextmanager
+def prepared(job: Job, step: Step) -> Iterator[str]:
+    """Put what a step is lent where it sees it, and take it back afterwards; yield the step's root."""
     root = f"{job.staging}/root" if step.root is None else f"{seen(job)}{step.root.removeprefix(_PREFIX)}"
     caches = getattr(step, "caches", ())
     for cache in caches:
         lend_cache(job, cache)
-    arrivals = Arrivals(job, caches)
-    look = (lambda: ears.fetched(arrivals.more())) if arrivals else None
     lent: list[Lent] = []
     places = [] if step.root is None else [f"{root}/{name}" for name in MOUNT_POINTS]
     places = [place for place in places if not os.path.lexists(place)]
@@ -185,12 +221,8 @@ def _run_step(job: Job, step: Step, network: Network, deadline: float, ears: Ear
             lent = [*lend(root, "/usr/sbin/policy-rc.d", _POLICY_RC_D, 0o755)]
             if step.network:
                 lent += lend(root, "/etc/resolv.conf", host_file("/etc/resolv.conf"), 0o644)
-        status, message = _isolated(job, step, root, network, deadline=deadline, printed=ears.printed, look=look)
-    except OSError as error:
-        status, message = 1, str(error)
+        yield root
     finally:
-        if look:
-            look()
         for each in reversed(lent):
             each.put_back()
         for place in places:
@@ -198,7 +230,6 @@ def _run_step(job: Job, step: Step, network: Network, deadline: float, ears: Ear
                 os.rmdir(place)
         for cache in caches:
             keep_cache(job, cache)
-    return _failure(step, status, message) if status or message else None
 
 
 def _failure(step: Step, status: int, message: str) -> StepFailed:
@@ -217,15 +248,15 @@ def _isolated(
     alone = not uses_network(step)
     fresh = alone and not network.is_there
     way = [*(network.way() if alone else ()), linux.naming_host("forge")]
-    inside = partial(_inside, step, entrance(job, step, root), _deed(step, _environment(job, step)), fresh=fresh)
+    inside = partial(go_inside, step, entrance(job, step, root), _deed(step, environment_of(job, step)), fresh=fresh)
     (output_read, output_write), (error_read, error_write) = os.pipe(), os.pipe()
     with open(output_read, "rb", 0), open(error_read, "rb") as error:
         try:
-            first = linux.fork(_NAMESPACES | (linux.CLONE_NEWNET if fresh else 0))
+            first = linux.fork(NAMESPACES | (linux.CLONE_NEWNET if fresh else 0))
             if not first:
-                _first(way, inside, output_write, error_write)
+                be_first(way, inside, output_write, error_write)
         except OSError as problem:
-            raise _cannot_be_made(problem) from problem
+            raise cannot_be_made(problem) from problem
         finally:
             os.close(output_write)
             os.close(error_write)
@@ -264,7 +295,7 @@ def _follow(output: int, deadline: float, printed: Print, process: int, look: Lo
         left = deadline - now
         if left <= 0:
             os.kill(process, signals.pop(0))
-            deadline = time.monotonic() + _GRACE_S if signals else math.inf
+            deadline = time.monotonic() + GRACE_S if signals else math.inf
         elif ready.poll(None if left == next_look == math.inf
                         else math.ceil(min(left, next_look - now, _POLL_LIMIT_S) * 1000)):  # fmt: skip
             if not (chunk := os.read(output, 1 << 16)):
@@ -272,17 +303,20 @@ def _follow(output: int, deadline: float, printed: Print, process: int, look: Lo
             printed(chunk)
 
 
-def _first(way: Iterable[linux.Prepared], inside: Callable[[], NoReturn], output: int, error: int) -> NoReturn:
+def be_first(
+    way: Iterable[linux.Prepared], inside: Callable[[], NoReturn], output: int | None, error: int
+) -> NoReturn:
     """Be PID 1: end with the parent, go a `way` into namespaces, and call `inside`, which exits.
 
-    What is printed goes to `output`; what is told of an exception, to `error`. No other file stays open: a step can
-    look into /proc/1/fd.
+    What is printed goes to `output`, if that is not None; what is told of an exception, to `error`. No other file stays
+    open: a step can look into /proc/1/fd.
     """
     try:
         linux.die_with_parent()
         linux.make(way)
-        for number in (1, 2):
-            os.dup2(output, number)
+        if output is not None:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
         os.closerange(3, error)
         os.closerange(error + 1, _FILES_LIMIT)
         inside()
@@ -295,7 +329,7 @@ def _first(way: Iterable[linux.Prepared], inside: Callable[[], NoReturn], output
     os._exit(1)
 
 
-def _inside(step: Step, entrance: Iterable[linux.Prepared], deed: Callable[[], object], *, fresh: bool) -> NoReturn:
+def go_inside(step: Step, entrance: Iterable[linux.Prepared], deed: Callable[[], object], *, fresh: bool) -> NoReturn:
     """Enter the step's root as PID 1 of its namespaces, of which the network may be `fresh`, and do what it says."""
     if fresh:
         linux.loopback_up()
@@ -308,12 +342,12 @@ def _inside(step: Step, entrance: Iterable[linux.Prepared], deed: Callable[[], o
     if kept != _PROGRAMS:  # those are bounded already
         linux.bound_capabilities(kept)
     linux.keep_capabilities(kept)
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, pass_on)
     deed()
     os._exit(0)
 
 
-def _end(number: int, _: object) -> None:
+def pass_on(number: int, _: object) -> None:
     """Pass a signal on to all other processes of this PID namespace; where there are none, end."""
     try:
         os.kill(-1, number)
@@ -359,7 +393,8 @@ def _capabilities(step: Step) -> tuple[int, ...]:
     return _PROGRAMS if isinstance(step, Run) else _FILES
 
 
-def _environment(job: Job, step: Step) -> dict[str, str]:
+def environment_of(job: Job, step: Step) -> dict[str, str]:
+    """Return the variables that a step has."""
     network = uses_network(step)
     return {
         "PATH": f"{_PREFIX}/bin:{PATH}" if step.root is None else PATH,
@@ -380,7 +415,7 @@ def _takes_tokens(step: Step) -> bool:
 
 def _exec_and_reap(step: Run, environment: dict[str, str]) -> NoReturn:
     """Run a program as a child of PID 1, collect what others leave, and exit as it does."""
-    child = _spawn(step, environment)
+    child = spawn(step, environment)
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -389,41 +424,50 @@ def _exec_and_reap(step: Run, environment: dict[str, str]) -> NoReturn:
             os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _spawn(step: Run, environment: dict[str, str]) -> int:
+def spawn(step: Run, environment: dict[str, str], own: Sequence[tuple[Any, ...]] | None = None) -> int:
     """Start the step's program and return its process id; say on standard error what stands in the way.
+
+    `own` are file actions (posix_spawn(3)) in place of those that the step asks for; then the program leads a session.
 
     posix_spawn copies none of this process's memory, which fork does and exec throws away. The signals that Python
     ignores are what they were.
     """
     os.environ["PATH"] = environment["PATH"]  # where posix_spawnp looks
     try:
-        if step.stdin is not None:
-            source = os.memfd_create("stdin")
-            os.write(source, step.stdin.encode("utf-8", "surrogateescape"))
-            os.lseek(source, 0, os.SEEK_SET)
-        else:
-            source = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(source, 0)
-        actions: list[tuple[Any, ...]] = []
-        if step.stdout is not None:
-            output = os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            actions.append((os.POSIX_SPAWN_DUP2, output, 1))
+        actions = _redirections(step) if own is None else own
         if step.cwd is not None:
             os.chdir(step.cwd)
-        if step.jobserver:
-            tokens = f"{_PREFIX}/{jobserver.NAME}"
-            actions += [(os.POSIX_SPAWN_OPEN, number, tokens, os.O_RDWR, 0) for number in _TOKENS]
-        defaults = (signal.SIGPIPE, signal.SIGXFSZ)
-        try:
-            return os.posix_spawnp(step.argv[0], step.argv, environment, file_actions=actions, setsigdef=defaults)
-        except OSError as error:
-            if error.errno != errno.ENOEXEC:
-                raise
-        # A text without #! is a script for sh, as in a shell.
-        return os.posix_spawnp("sh", ("sh", *step.argv), environment, file_actions=actions, setsigdef=defaults)
+        for argv in (step.argv, ("sh", *step.argv)):  # a text without #! is a script for sh, as in a shell
+            try:
+                return os.posix_spawnp(
+                    argv[0], argv, environment, file_actions=actions, setsid=own is not None, setsigmask=(),
+                    setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno != errno.ENOEXEC:
+                    raise
     except FileNotFoundError:
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)
     except OSError as error:
         os.write(2, f"{step.argv[0]}: {error.strerror}\n".encode("utf-8", "replace"))
     os._exit(126)
+
+
+def _redirections(step: Run) -> list[tuple[Any, ...]]:
+    """Give this process the step's standard input; return the file actions that open the rest."""
+    if step.stdin is not None:
+        source = os.memfd_create("stdin")
+        os.write(source, step.stdin.encode("utf-8", "surrogateescape"))
+        os.lseek(source, 0, os.SEEK_SET)
+    else:
+        source = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(source, 0)
+    actions: list[tuple[Any, ...]] = []
+    if step.stdout is not None:
+        output = os.open(step.stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        actions.append((os.POSIX_SPAWN_DUP2, output, 1))
+    if step.jobserver:
+        tokens = f"{_PREFIX}/{jobserver.NAME}"
+        actions += [(os.POSIX_SPAWN_OPEN, number, tokens, os.O_RDWR, 0) for number in _TOKENS]
+    return actions

@@ -37,6 +37,8 @@ def run() -> NoReturn:
             from forgefile import complete  # noqa: PLC0415  only shells ask this
 
             complete.run(sys.argv[2:])
+        if sys.argv[1:2] == ["shell"]:
+            _shell(sys.argv[1:])
         start = find(sys.argv[1:], time.time_ns())
         if start.key is not None and start.snapshot is not None and not start.snapshot.changed:
             if not start.quiet and sys.stdout is not None:
@@ -48,6 +50,23 @@ def run() -> NoReturn:
     except BrokenPipeError:
         os._exit(1)
     cli.run(start)
+
+
+def _shell(arguments: list[str]) -> None:
+    """Be `forge shell` if its tree is known to be up to date."""
+    from forgefile import at_once  # noqa: PLC0415  not for a build
+
+    told = at_once.split(arguments)
+    start = find(told[0], 0) if told and told[0] else None
+    if told and start and start.key and start.snapshot and not start.snapshot.changed and len(start.key[2]) == 1:
+        try:
+            status = at_once.run(start.snapshot, told[1])
+        except Exception as error:  # noqa: BLE001  that is sorted out there
+            from forgefile import cli  # noqa: PLC0415  something went wrong
+
+            status = cli.told(error)
+        if status is not None:
+            os._exit(status)
 
 
 def find(arguments: list[str], began_ns: int) -> Start:

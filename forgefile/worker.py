@@ -16,10 +16,10 @@ from errno import EDQUOT, ENOSPC
 from typing import NamedTuple, NoReturn
 
 from forgefile import linux
-from forgefile.cache.seal import commit, keep_failed, made_in
+from forgefile.cache.seal import commit, half_made, keep_failed, keep_stopped, made_in
 from forgefile.channel import Channel
 from forgefile.errors import ForgeError
-from forgefile.job import Again, Fetched, Job, JobResult, Printed, StepBegan, StepFailed
+from forgefile.job import Again, Fetched, Job, JobResult, Printed, SecretFile, StepBegan, StepFailed, Stopped
 from forgefile.jobserver import NAME
 from forgefile.lend import downloads
 from forgefile.model import Run
@@ -104,10 +104,17 @@ def _do(job: Job, network: Network, channel: Channel) -> JobResult:
     if failed:
         failed = _hidden(job, failed)
         with suppress(OSError):  # the failure is what has to be told
-            if not any(find(made, job.secrets) for made in (made_in(job.staging, job.base), f"{job.staging}/run/tmp")):
+            if not any(find(path, job.secrets) for _, path in half_made(job.staging, job.base)):
                 kept = keep_failed(job.store, job.staging, job.target, job.base)
+                keep_stopped(job.store, job.target, pickle.dumps(Stopped(_without_secrets(job), ending.step, failed)))
     clear(job.staging)
     return JobResult(time.monotonic() - begin, committed, failed, ending.tail, kept, fetched)
+
+
+def _without_secrets(job: Job) -> Job:
+    """Return a job that may be kept on the disk."""
+    bare = tuple(SecretFile(name=each.name, at=each.at, content=b"") for each in job.secrets)
+    return job._replace(secrets=bare)
 
 
 def _leak(job: Job) -> StepFailed | None:
@@ -135,6 +142,7 @@ def _tries(job: Job, network: Network, begin: float, channel: Channel) -> _Endin
         ending = _try(job, network, deadline, channel)
         failures[ending.step] += 1
         failed, number, tries = ending.failed, failures[ending.step] + 1, ending.retries + 1
+        tries = tries if job.resumed is None else 1  # again would be from nothing
         wait_s = min(_PAUSE_S * _PAUSE_GROWTH ** (number - 2), _PAUSE_LIMIT_S)
         if failed is None or number > tries or time.monotonic() + wait_s > deadline:
             if failed and number > 2:  # noqa: PLR2004  it was tried before

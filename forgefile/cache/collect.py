@@ -1,6 +1,7 @@
 """What leaves the store so that it becomes smaller: what no target needs, the least recently used first.
 
-Needed is the latest result of each target of each project whose folder is there: its output, its layers, its log.
+Needed is the latest result of each target of each project whose folder is there: its output, its layers, its log; and
+what an open shell shows.
 Other results go first. Then, under a limit alone, go the files of shared caches that lie in no layer that stays:
 they save work, so they are worth more than results that nobody may want again, and less than what is wanted now.
 
@@ -159,7 +160,7 @@ def plan(store: Store, limit: int | None, declared: Collection[str] | None) -> C
 
     logs = [f"{LOGS}/{fingerprint}" for project, target, fingerprint in store.records.logs() if lives(project, target)]
     extents, rest = measure(store.root)
-    return choose(list(store.records.held()), needed, logs, extents=extents, rest=rest, limit=limit)
+    return choose(list(store.records.held()), needed, [*logs, *store.shown()], extents=extents, rest=rest, limit=limit)
 
 
 def carry_out(store: Store, choice: Choice) -> None:

@@ -5,7 +5,9 @@
 | objects/DIGEST | a file output |
 | layers/DIGEST | a layer: what one rule adds to a tree, as overlayfs keeps it |
 | staging/N | a job's folder, while it runs |
-| failed/TARGET | what a target that failed had made: `out`, and `tmp`, the folder that its steps shared |
+| staging/shell-… | a shell's folder, locked while it is open; `uses` names the outputs that it shows |
+| failed/TARGET | what a target that failed had made: `out`, `tmp`, the folder that its steps shared, and `scratch-N` |
+| stopped/TARGET | what such a target was to do, and at which step it failed |
 | cache/NAME | what steps share to save work, never to decide a result |
 | logs/FINGERPRINT | what the steps of a target printed |
 | snapshots/… | what a run knew that left nothing to do |
@@ -22,6 +24,7 @@ OBJECTS = "objects"
 LAYERS = "layers"
 STAGING = "staging"
 FAILED = "failed"
+STOPPED = "stopped"
 CACHE = "cache"
 LOGS = "logs"
 SNAPSHOTS = "snapshots"
@@ -32,7 +35,7 @@ LOCK = "lock"
 CACHEDIR_TAG = "CACHEDIR.TAG"
 NAMES = {
     OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY, RECORDS, f"{RECORDS}-wal", f"{RECORDS}-shm", f"{RECORDS}-journal",
-    LOCK, CACHEDIR_TAG, FAILED, SNAPSHOTS, KEY,
+    LOCK, CACHEDIR_TAG, FAILED, STOPPED, SNAPSHOTS, KEY,
 }  # fmt: skip
 """All that forge puts into the folder of a store."""
 

@@ -217,6 +217,12 @@ class Records:
         why, options, loaded = map(marshal.loads, (*packed, downloads))
         return Record(fingerprint, target, _read(text), result, seconds, why, options, disk_bytes, loaded)
 
+    def resumed(self) -> set[str]:
+        """Return the targets whose latest result was not built whole, see `fingerprint.resumed`."""
+        rows = self._db.execute("SELECT target FROM current WHERE project=? AND fingerprint LIKE '%-resumed'",
+                                (_stored(self.project),))  # fmt: skip
+        return {_read(target) for (target,) in rows}
+
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
         row = self._row(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import xxhash
 
 from forgefile.cache.digest import StatKey, file_digest, layer_summary, seal_file, seal_layer, stat_key
-from forgefile.cache.layout import FAILED, LAYERS, OBJECTS
+from forgefile.cache.layout import FAILED, LAYERS, OBJECTS, STAGING, STOPPED
 from forgefile.errors import StoreError
 from forgefile.files import remove_tree
 from forgefile.model import Output
@@ -90,13 +90,56 @@ def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | No
     to = failed_folder(root, target)
     remove_tree(to)
     os.makedirs(to, 0o700)
-    for name, path in (("out", made_in(staging, base)), ("tmp", f"{staging}/run/tmp")):
+    for name, path in half_made(staging, base):
         with suppress(FileNotFoundError):
             os.rename(path, f"{to}/{name}")
     for name in ("tmp", ""):
         with suppress(OSError):  # there is something in it
             os.rmdir(os.path.join(to, name))
     return to if os.path.isdir(to) else None
+
+
+def half_made(staging: str, base: tuple[str, ...] | None) -> list[tuple[str, str]]:
+    """Return what is kept of a failed job: the name there, and where it lies in the staging folder."""
+    scratched = [name for name in sorted(os.listdir(staging)) if name.startswith("scratch-")]
+    uppers = [(name, f"{staging}/{name}/upper") for name in scratched]
+    return [("out", made_in(staging, base)), ("tmp", f"{staging}/run/tmp"), *uppers]
+
+
+def take_up(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> None:
+    """Move what a failed job had made into the staging folder of a job that goes on from there. Runs in a worker."""
+    kept = failed_folder(root, target)
+    for name in os.listdir(kept) if os.path.isdir(kept) else ():
+        if name.startswith("scratch-"):
+            os.mkdir(f"{staging}/{name}")
+            os.rename(f"{kept}/{name}", f"{staging}/{name}/upper")
+        else:
+            to = f"{staging}/run/tmp" if name == "tmp" else made_in(staging, base)
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            os.rename(f"{kept}/{name}", to)
+    remove_tree(kept)
+
+
+def keep_stopped(root: str, target: str, what: bytes) -> None:
+    """Keep what a failed target was to do, whole or not at all."""
+    path = os.path.join(root, STOPPED, file_name(target))
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    arriving = f"{root}/{STAGING}/stopped-{os.getpid()}"
+    with open(arriving, "wb") as stream:
+        stream.write(what)
+    os.replace(arriving, path)
+
+
+def stopped(root: str, target: str) -> bytes | None:
+    """Return what a target that failed was to do, if that is known."""
+    with suppress(FileNotFoundError), open(os.path.join(root, STOPPED, file_name(target)), "rb") as stream:
+        return stream.read()
+    return None
+
+
+def failed_place(target: str) -> str:
+    """Return where what a failed target had made is kept, as a path in the store."""
+    return f"{FAILED}/{file_name(target)}"
 
 
 def failed_folder(root: str, target: str) -> str:
@@ -107,6 +150,11 @@ def failed_folder(root: str, target: str) -> str:
 def file_name(target: str) -> str:
     """Return a target's name as one name of a file."""
     return target.replace("%", "%25").replace("/", "%2F")
+
+
+def target_name(name: str) -> str:
+    """Return the target of which `file_name` made a name of a file."""
+    return name.replace("%2F", "/").replace("%25", "%")
 
 
 def _is_whole(path: str, digest: str, sealed: os.stat_result) -> bool:

@@ -39,9 +39,21 @@ from forgefile.cache.layout import (
     OBJECTS,
     RECORDS,
     STAGING,
+    STOPPED,
 )  # fmt: skip
+from forgefile.cache.lodging import is_open, used_in
 from forgefile.cache.records import CHANGED, Held, Records
-from forgefile.cache.seal import ANY_TIME, Committed, Result, failed_folder, file_name, has_content, is_marked, mark
+from forgefile.cache.seal import (
+    ANY_TIME,
+    Committed,
+    Result,
+    failed_folder,
+    file_name,
+    has_content,
+    is_marked,
+    mark,
+    target_name,
+)
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
 from forgefile.files import copy_file, remove_tree, remove_trees
@@ -205,6 +217,7 @@ class Store:
         forgotten = self.records.forget(targets)
         used = {name for held in self.records.held() for name in outputs(held)}
         used |= {f"{LOGS}/{fingerprint}" for *_, fingerprint in self.records.logs()}
+        used.update(self.shown())
         self.remove(name for name in self.names() if name not in used)
         return forgotten
 
@@ -230,10 +243,19 @@ class Store:
 
     def discard_failed(self, targets: Collection[str] | None, but: Collection[str] = ()) -> None:
         """Remove what failed targets (None: all, `but` for some) had made. Call with the lock held."""
-        folder = os.path.join(self.root, FAILED)
-        there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        chosen = there if targets is None else there.intersection(map(file_name, targets))
-        _remove([os.path.join(folder, name) for name in chosen.difference(map(file_name, but))])
+        doomed = []
+        for folder in (os.path.join(self.root, each) for each in (FAILED, STOPPED)):
+            there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            chosen = there if targets is None else there.intersection(map(file_name, targets))
+            doomed += [os.path.join(folder, name) for name in chosen.difference(map(file_name, but))]
+        _remove(doomed)
+
+    def failed(self) -> list[str]:
+        """Return the targets of which it is known at which step they failed, the latest first."""
+        folder = os.path.join(self.root, STOPPED)
+        names = os.listdir(folder) if os.path.isdir(folder) else ()
+        ages = {name: os.stat(f"{folder}/{name}").st_mtime_ns for name in names}
+        return [target_name(name) for name in sorted(ages, key=lambda name: -ages[name])]
 
     def keep_aside(self, path: str, target: str) -> str:
         """Move an output that another build of a target made to where a failed one's is kept; return where that is.
@@ -256,6 +278,17 @@ class Store:
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         return folder
+
+    def shown(self) -> set[str]:
+        """Return the outputs that open shells show, by their paths in the store."""
+        found = set[str]()
+        for folder in filter(is_open, self._staged()):
+            found.update(used_in(folder))
+        return found
+
+    def _staged(self) -> list[str]:
+        folder = os.path.join(self.root, STAGING)
+        return [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else ())]
 
     def refuse_place(self, path: str) -> None:
         """Raise `UsageError` when something lies at a path of the project that forge did not put there."""
@@ -293,8 +326,8 @@ class Store:
         self.records.keep_object_key(result.digest, stat_key(os.lstat(self.object_path(result.digest))))
 
     def sweep(self) -> None:
-        """Remove what killed runs left in staging. Call with the lock held."""
-        _remove([os.path.join(self.root, STAGING, name) for name in os.listdir(os.path.join(self.root, STAGING))])
+        """Remove what killed runs left in staging, but for the folders of open shells. Call with the lock held."""
+        _remove([path for path in self._staged() if not is_open(path)])
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""

@@ -246,6 +246,7 @@ class Account:
         else:
             placed = [target for target in self._ended if target in self._places]
             yield _line(nothing_done(placed or list(self._ended), event.current), "aside")
+            yield from _unclean(event)
             return
         yield head, Span(f" {'after' if event.status else 'in'} {duration(event.wall_s)}: {counts or 'nothing built'}")
         failed = [target for target, end in self._ended.items() if end == "failed"]
@@ -256,6 +257,14 @@ class Account:
             yield Span(target, "name"), Span(f" is at {self._places[target]}")
         if len(placed) > PLACES_SHOWN:
             yield _line(f"and {len(placed) - PLACES_SHOWN} more, each at its name", "aside")
+        yield from _unclean(event)
+
+
+def _unclean(event: Finished) -> Iterator[Line]:
+    """Yield what is not clean after a build that was resumed."""
+    if event.unclean:
+        told = f"not clean, since a build was resumed: {names(event.unclean, shown=20)}; forge without --resume"
+        yield _line(f"{told} builds {'it' if len(event.unclean) == 1 else 'them'} whole", "warning")
 
 
 def _remark(event: Retrying | Note | Verifying | Verified) -> Iterator[Line]:

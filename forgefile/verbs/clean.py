@@ -50,6 +50,8 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
     with store.lock(waits):
         if options.all:
             _refuse_shared(store)
+            if store.shown():
+                raise UsageError("a shell is open in this store", hint="leave it first")
         store.sweep()
         names = dict.fromkeys(target.name for target in chosen)
         names |= dict.fromkeys(() if options.words else sorted(records.targets()))

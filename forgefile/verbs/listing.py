@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Container
 from typing import Any
 
 from forgefile import engine
@@ -31,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
 def _list(project: engine.Project, options: argparse.Namespace) -> None:
     graph = project.graph
     chosen = graph.select(options.words or ["*"]) if graph.targets else ()
+    unclean = _unclean(project)
     if options.json:
-        shown = [_target_json(project, target) for target in chosen]
+        shown = [_target_json(project, target, unclean) for target in chosen]
         shown += [] if options.words else [_option_json(option) for option in graph.options]
         for each in shown:
             say(json.dumps({key: value for key, value in each.items() if value is not None}))
@@ -40,7 +42,8 @@ def _list(project: engine.Project, options: argparse.Namespace) -> None:
     rows = []
     for target in chosen:
         default = "*" if target in graph.defaults else " "
-        rows.append((f"{default} {target.name}", target.output, type(target.rule).__name__, _about(target)))
+        clean = "not clean" if target in unclean else ""
+        rows.append((f"{default} {target.name}", target.output, type(target.rule).__name__, clean, _about(target)))
     for line in aligned(rows):
         say(line)
     if graph.defaults and not options.words:
@@ -51,12 +54,29 @@ def _list(project: engine.Project, options: argparse.Namespace) -> None:
             say(line)
 
 
+def _unclean(project: engine.Project) -> set[Target]:
+    """Return the targets whose latest result was resumed after a failure, or made from one that was."""
+    records = project.store.records
+    resumed, found = records.resumed(), set[Target]()
+    for target in project.graph.targets.values() if resumed else ():
+        record = records.current(target.name)
+        made_from = dict(record.manifest.inputs) if record else {}
+        for needed in found.intersection(inputs(target)):
+            below = records.current(needed.name)
+            if below and made_from.get(needed.name) == below.result.digest:
+                found.add(target)
+                break
+        if target.name in resumed:
+            found.add(target)
+    return found
+
+
 def _about(target: Target) -> str:
     """Return the first line of what a target's rule says of itself."""
     return (type(target.rule).__doc__ or "").strip().partition("\n")[0]
 
 
-def _target_json(project: engine.Project, target: Target) -> dict[str, Any]:
+def _target_json(project: engine.Project, target: Target, unclean: Container[Target]) -> dict[str, Any]:
     """Return what is known of a target without planning it."""
     record = project.store.records.current(target.name)
     return {
@@ -72,6 +92,7 @@ def _target_json(project: engine.Project, target: Target) -> dict[str, Any]:
         "last_s": project.store.records.seconds(target.name),
         "size": record.result.size if record else None,
         "budget": target.budget,
+        "clean": False if target in unclean else None,
     }
 
 

@@ -329,8 +329,13 @@ def home() -> Iterator[Path]:
 @pytest.fixture
 def users(home: Path, request: pytest.FixtureRequest) -> Project:
     """An empty project folder of an ordinary user, who runs forge in it."""
+    return own_project(home, re.sub(r"\W+", "-", request.node.name))
+
+
+def own_project(home: Path, name: str) -> Project:
+    """Return an empty project folder in the home of an ordinary user, who runs forge in it."""
     own = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", python_of(USER), "-m", "forgefile")
-    project = Project(home / re.sub(r"\W+", "-", request.node.name), own)
+    project = Project(home / name, own)
     project.env = {"HOME": str(home), "PYTHONPATH": str(home / "lib"), "PYTHONDONTWRITEBYTECODE": "1"}
     shutil.chown(project.root, USER, USER)
     return project

@@ -1,0 +1,156 @@
+"""A program in the sandbox of a step, with a person at it: it has forge's own files, or a terminal like the user's.
+
+`attend` is called in a process that has left the host's mounts. Unaware of which program it is, and of targets.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import NoReturn
+
+from forgefile import linux, terminal
+from forgefile.errors import BuildError
+from forgefile.job import Job
+from forgefile.model import Run
+from forgefile.roots import entrance
+from forgefile.sandbox import (
+    GRACE_S,
+    NAMESPACES,
+    be_first,
+    cannot_be_made,
+    environment_of,
+    go_inside,
+    pass_on,
+    prepared,
+    spawn,
+)
+from forgefile.terminal import Terminal
+
+_ENDING = signal.SIGTERM, signal.SIGHUP
+_PASSED = signal.SIGINT, signal.SIGQUIT, *_ENDING
+_MESSAGE_BYTES = 1 << 16
+_BY_SIGNAL = 128
+"""What a shell adds to the number of the signal that ended a program."""
+
+
+def attend(job: Job, step: Run) -> int:
+    """Run a program of a furnished job's sandbox for a person; return its exit status, as a shell tells it.
+
+    On a terminal (standard input and output) it has a terminal of its own, to which the user's is handed over: Ctrl-C
+    and Ctrl-Z are the program's. Otherwise it has the files that forge has. Signals are passed on; what is left some
+    seconds after one that ends it is killed. Raises `BuildError` when the sandbox cannot be made.
+    """
+    _open_all()
+    users = terminal.here()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with prepared(job, step) as root, ours, _blocked():
+        try:
+            deed = partial(_run, step, environment_of(job, step), users, theirs)
+            inside = partial(go_inside, step, entrance(job, step, root), deed, fresh=not step.network)
+            first = linux.fork(NAMESPACES | (0 if step.network else linux.CLONE_NEWNET))
+        except OSError as problem:
+            raise cannot_be_made(problem) from problem
+        if not first:
+            be_first((linux.naming_host("forge"),), inside, None, theirs.fileno())
+        theirs.close()
+        try:
+            with _passing(first, is_terminal=users is not None):
+                message = _follow(ours)
+                status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        except BaseException:
+            os.kill(first, signal.SIGKILL)
+            raise
+    if message:
+        words, _, hint = message.decode("utf-8", "replace").partition("\0")
+        raise BuildError(words, hint=hint or None)
+    return _told(status)
+
+
+def _told(status: int) -> int:
+    return status if status >= 0 else _BY_SIGNAL - status
+
+
+def _open_all() -> None:
+    """Open /dev/null for each of the three standard files that is closed."""
+    for number in range(3):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Hold signals back, so that between fork and handler none is lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _passing(first: int, *, is_terminal: bool) -> Iterator[None]:
+    """Pass signals on to PID 1; some seconds after one that ends programs, kill it."""
+
+    def handle(number: int, _: object) -> None:
+        if number in _ENDING:
+            if signal.getitimer(signal.ITIMER_REAL)[0]:
+                return  # a terminal that hangs up is told by the kernel and by what reads it
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGHUP if is_terminal and number in _ENDING else number)
+
+    def kill(*_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+
+    found = {number: signal.signal(number, handle) for number in _PASSED}
+    found[signal.SIGALRM] = signal.signal(signal.SIGALRM, kill)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
+def _follow(door: socket.socket) -> bytes:
+    """Be between the user and the program until its PID 1 ends; return what that says of an error."""
+    message, passed, _, _ = socket.recv_fds(door, _MESSAGE_BYTES, 1)
+    if not passed:
+        return message
+    (master,) = passed
+    try:
+        with terminal.handed_over(master):
+            terminal.relay(master, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    finally:
+        os.close(master)
+    return door.recv(_MESSAGE_BYTES)
+
+
+def _run(step: Run, environment: dict[str, str], users: Terminal | None, door: socket.socket) -> NoReturn:
+    """Run the program as a child of PID 1, collect what others leave, and end as it does."""
+    actions: list[tuple[object, ...]] = []
+    if users is not None:
+        master, slave = terminal.opened_like(users)
+        socket.send_fds(door, [b"!"], [master])
+        os.close(master)
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0, number) for number in users.numbers if number]
+        for number in users.numbers:
+            os.dup2(slave, number)
+    for number in _PASSED:
+        signal.signal(number, pass_on)
+    child = spawn(step, environment, actions)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(_told(os.waitstatus_to_exitcode(status)))
