@@ -41,6 +41,7 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
     sys.modules["Forgefile"] = module
     if root not in sys.path:
         sys.path.insert(0, root)
+    _compile_always(root)
     forge = Forge(root, settings)
     try:
         with reads:
@@ -57,6 +58,31 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
         if _is_ours(error):
             raise
         raise ForgefileError(f"{type(error).__name__}: {error}", location=_place(error, path)) from error
+
+
+def _compile_always(root: str) -> None:
+    """Have modules below a folder compiled each time that they are imported.
+
+    Python goes by the time of a module in whole seconds and its size to tell whether the bytecode that it kept is that
+    of the module (PEP 3147): two edits in one second would be one. What was installed there is kept as always.
+    """
+    from importlib import machinery  # noqa: PLC0415  not where there is a snapshot
+
+    class Compiling(machinery.SourceFileLoader):
+        def get_code(self, fullname: str) -> types.CodeType:
+            file = self.get_filename(fullname)
+            return self.source_to_code(self.get_data(file), file)
+
+    def finder(folder: str) -> machinery.FileFinder:
+        installed = "-packages" in folder or f"{folder}{os.sep}".startswith(_PACKAGE)
+        if installed or not f"{folder}{os.sep}".startswith(f"{root}{os.sep}"):
+            raise ImportError(path=folder)
+        extensions = machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES
+        return machinery.FileFinder(folder, extensions, (Compiling, machinery.SOURCE_SUFFIXES))
+
+    sys.path_hooks.insert(0, finder)
+    if sys.path_importer_cache.pop(root, None) is not None:  # what has listed the folder before shall have done so now
+        machinery.PathFinder.find_spec("Forgefile", [root])
 
 
 def _build_function(module: types.ModuleType, path: str) -> Callable[[Forge], None]:

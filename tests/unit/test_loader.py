@@ -1,6 +1,7 @@
 """The loader: a Forgefile becomes a graph, or an error that names its line."""
 
 import os
+import sys
 
 import pytest
 
@@ -160,3 +161,13 @@ def test_a_forgefile_that_exits(project):
     error = project.refused("import sys\ndef build(forge):\n    sys.exit(0)\n")
     assert error.message == "SystemExit: 0"
     assert lines(error) == [("Forgefile.py", 3)]
+
+
+def test_a_module_that_is_edited_twice_in_a_second(project):
+    text = "import words\ndef build(forge):\n    forge.option(words.NAME, '')\n"
+    for name in ("one", "two"):
+        project.write(text, words=f"NAME = '{name}'\n")
+        os.utime(project.root / "words.py", (1_700_000_000, 1_700_000_000))
+        sys.modules.pop("words", None)
+        assert [option.name for option in project.load().options] == [name]
+    assert not (project.root / "__pycache__").exists()
