@@ -6,7 +6,9 @@ would carry along. Unaware of what is sent. Only for processes that trust each o
 
 import os
 import pickle
+import select
 import struct
+from collections.abc import Iterable
 from typing import Any, Self
 
 _LENGTH = struct.Struct("=Q")
@@ -55,3 +57,11 @@ class Channel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def readable(numbers: Iterable[int], patience_s: float | None = None) -> list[int]:
+    """Wait until some of these file descriptors have something to read, or end; return them, none when it is late."""
+    ready = select.poll()
+    for number in numbers:
+        ready.register(number, select.POLLIN)
+    return [number for number, _ in ready.poll(None if patience_s is None else patience_s * 1000)]

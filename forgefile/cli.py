@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,7 +32,7 @@ _ROOM = "'forge gc' removes the results of earlier builds"
 _GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
 """What a disk may answer to any call, and a hint."""
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size",
-           "--keep")  # fmt: skip
+           "--keep", "--then")  # fmt: skip
 
 
 def run(start: "Start") -> NoReturn:
@@ -47,8 +47,13 @@ def run(start: "Start") -> NoReturn:
 def main(argv: Sequence[str] | None = None, *, start: "Start | None" = None) -> int:
     """Run forge with an argument list (that of the process by default) and return the exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    return guarded(lambda: _main(arguments, start))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Return the exit status that an action returns; or print what went wrong, and return the status of that."""
     try:
-        return _main(arguments, start)
+        return action()
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  that is sorted out there
@@ -175,7 +180,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     add("-f", "--file", metavar="FILE", default="Forgefile.py", help="read FILE instead of Forgefile.py")
     add("--store", metavar="DIR", help="keep results in DIR; several projects may (default: $FORGE_STORE, or .forge)")
     add("-D", "--define", metavar="NAME=VALUE", action="append", default=[], help="set an option of the Forgefile")
-    if verb in ("build", "verify"):
+    if verb in ("build", "verify", "watch"):
         add("-j", "--jobs", type=_jobs, metavar="N", help="run at most N targets at once (default: all cores)")
         add("--json", action="store_true", help="print one JSON object for each event")
     if verb == "build":

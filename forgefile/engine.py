@@ -14,6 +14,7 @@ from forgefile.cache.layout import store_in
 from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store, project_of
+from forgefile.channel import Channel, readable
 from forgefile.errors import ForgefileError, OvertakenError, UsageError
 from forgefile.fingerprint import encode, fingerprint, is_whole, resumed
 from forgefile.graph import Graph, inputs
@@ -53,6 +54,10 @@ class Settings(NamedTuple):
     """Whether steps see folders in another order than usual."""
     resume: bool = False
     """Whether what failed goes on from the step that failed."""
+    newer: Channel | None = None
+    """Where somebody who watches may say `Newer`: then what is still right is built to its end, and nothing else.
+
+    When nobody is there any more, the build is interrupted."""
 
 
 class Project(NamedTuple):
@@ -68,16 +73,16 @@ class Project(NamedTuple):
     @classmethod
     def open(
         cls, file: str, definitions: Sequence[str], *, read_only: bool, stand: str = ".", store: str | None = None,
-        snapshot: Snapshot | None = None,
+        snapshot: Snapshot | None = None, reads: Reads | None = None,
     ) -> "Project":  # fmt: skip
         """Evaluate a Forgefile with `NAME=VALUE` definitions and open its store (see `store_of`).
 
-        `stand` is the folder in which the user is, from which places are shown. With a snapshot of the same command
-        line, in which only artifacts changed, nothing is evaluated; unless read-only, the rest of the graph is left
-        out.
+        `reads` is told what the evaluation looks at, also when that fails. `stand` is the folder in which the user is,
+        from which places are shown. With a snapshot of the same command line, in which only artifacts changed, nothing
+        is evaluated; unless read-only, the rest of the graph is left out.
         Raises `UsageError` and `ForgefileError`; read-only, nothing is written.
         """
-        path, reads = os.path.abspath(file), Reads()
+        path, reads = os.path.abspath(file), reads or Reads()
         part = None
         if snapshot is not None:
             from forgefile.resume import part as part_of  # noqa: PLC0415  only where there is one
@@ -167,6 +172,15 @@ def _epoch() -> int:
     if not text.isdecimal():
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}; expected seconds since 1970")
     return int(text)
+
+
+class Newer(NamedTuple):
+    """Word to a build that what it is made from has changed."""
+
+    what: str
+    """What changed, in words."""
+    still: Mapping[str, str] | None
+    """Target → fingerprint of all whose inputs are known, as they would be built now; None: that is not known."""
 
 
 Tell = Callable[[events.Event], None]
@@ -384,6 +398,7 @@ class _Build:
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
         self._programs: dict[Pairs, Pairs] = {}
+        self._is_outdated = False
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -394,8 +409,9 @@ class _Build:
             while self._schedule.busy:
                 self._start()
                 self._listen()
+                self._heed()
                 self._advance()
-            status = 1 if self._count["failed"] else 0
+            status = 1 if self._count["failed"] else 130 if self._is_outdated else 0
         except KeyboardInterrupt:
             status = 130
             for target in self._slots.values():
@@ -536,8 +552,41 @@ class _Build:
             return
         spare = self._schedule.spare(self._jobserver.lent)
         self._jobserver.share(spare)
-        for slot, message in self._pool.messages(() if spare else self._jobserver.pipes):
+        also = [] if spare else list(self._jobserver.pipes)
+        if self._settings.newer is not None:
+            also.append(self._settings.newer.fileno())
+        for slot, message in self._pool.messages(also):
             self._hear(self._slots[slot], slot, message)
+
+    def _heed(self) -> None:
+        """When there is news, end what would be built otherwise now, and begin nothing more."""
+        if self._settings.newer is None or not readable([self._settings.newer.fileno()], 0):
+            return
+        try:
+            newer: Newer = self._settings.newer.receive()
+        except (EOFError, OSError):
+            raise KeyboardInterrupt from None
+        for slot, target in tuple(self._slots.items()):
+            if newer.still is None or newer.still.get(target.name) == fingerprint(self._planner.manifests[target]):
+                continue
+            if self._pool is not None:
+                self._pool.end(slot)
+            del self._slots[slot]
+            self._jobserver.close(slot)
+            self._give_up(target, newer.what)
+        self._outdate(newer.what)
+        left = ", ".join(target.name for target in self._slots.values())
+        told = f"{newer.what} changed; to be built on: {left}" if left else f"{newer.what} changed"
+        self._tell(events.Note(t=self._clock(), message=told))
+
+    def _give_up(self, target: Target, what: str) -> None:
+        """Skip a target that runs, or ran, for a change."""
+        self._skip([target, *self._schedule.fail(target)], f"{what} changed", outdated=True)
+
+    def _outdate(self, what: str) -> None:
+        """Begin nothing more, for a change."""
+        self._is_outdated = True
+        self._skip(self._schedule.stop(), f"{what} changed", outdated=True)
 
     def _hear(self, target: Target, slot: int, message: Message) -> None:
         if isinstance(message, StepBegan):
@@ -561,6 +610,10 @@ class _Build:
     def _ended(self, target: Target, result: JobResult) -> None:
         """Record what a job made and go on above it, or tell how it failed."""
         changed = self._changed_meanwhile(target)
+        if changed is not None and self._settings.newer is not None:  # who watches has yet to say so
+            self._give_up(target, changed)
+            self._outdate(changed)
+            return
         if result.committed is None or changed is not None:
             if not self._count["failed"]:
                 began = [t.name for t in self._decisions if self._schedule.state(t) is State.RUNNING]
@@ -627,6 +680,7 @@ class _Build:
         if not self._settings.keep_going:
             self._skip(self._schedule.stop(), target.name)
 
-    def _skip(self, targets: Collection[Target], because: str) -> None:
+    def _skip(self, targets: Collection[Target], because: str, *, outdated: bool | None = None) -> None:
         for target in targets:
-            self._told("skipped", events.Skipped(t=self._clock(), target=target.name, because=because))
+            self._told("skipped", events.Skipped(
+                t=self._clock(), target=target.name, because=because, outdated=outdated))  # fmt: skip

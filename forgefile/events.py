@@ -147,6 +147,8 @@ class Skipped(TargetEvent):
 
     event = "skipped"
     because: str
+    outdated: bool | None = None
+    """Whether that is because a watch saw a change, so that it is built next."""
 
 
 class Verifying(Event):
@@ -215,6 +217,32 @@ class Verified(Event):
     failed: int
     skipped: int
     wall_s: float
+
+
+class Waiting(Event):
+    """A watch waits: for changes of `sources`, or until `unfinished` are written, each with who writes it."""
+
+    event = "waiting"
+    sources: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+
+
+class Changed(Event):
+    """What a watch waited for has changed, and is built from now; `t` begins anew."""
+
+    event = "changed"
+    paths: tuple[str, ...]
+
+
+class Then(Event):
+    """The command that follows a good build began; or ended, with an exit status, by itself or by a change."""
+
+    event = "then"
+    command: str
+    status: int | None = None
+    """That of the command's shell; of a signal, the negative number."""
+    stopped: bool | None = None
+    """Whether forge ended it, for a change."""
 
 
 class Reporter(Protocol):

@@ -5,13 +5,12 @@ everything that these started; so does `Pool.close`. Unaware of what workers do.
 """
 
 import os
-import select
 import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
 
-from forgefile.channel import Channel
+from forgefile.channel import Channel, readable
 from forgefile.job import NO_MEMORY, Job, JobResult, Message, StepFailed, ended
 from forgefile.nursery import Nursery
 
@@ -58,7 +57,7 @@ class Pool:
         Yields nothing when one of the file descriptors in `also` has something to read.
         """
         slots = {self._workers[slot][1].fileno(): slot for slot in self._busy}
-        for number in _readable([*slots, *also]):
+        for number in readable([*slots, *also]):
             if (slot := slots.get(number)) is None:
                 continue
             try:
@@ -78,25 +77,30 @@ class Pool:
         hint = NO_MEMORY if status == -signal.SIGKILL else None
         return JobResult(time.monotonic() - self._busy[slot], failed=StepFailed("", how, hint))
 
+    def end(self, slot: int) -> None:
+        """End the worker that has a job and everything that it runs; another takes its place."""
+        process, channel = self._workers.pop(slot)
+        del self._busy[slot]
+        os.kill(process, signal.SIGTERM)
+        _wait_for(process, channel)
+        self._start(slot)
+
     def close(self) -> None:
         """End all workers and everything that they run, and wait until it has ended."""
         self._nursery.close()
         for process, _ in self._workers.values():
             os.kill(process, signal.SIGTERM)
         for process, channel in self._workers.values():
-            ending = os.pidfd_open(process)
-            if not _readable([ending], _PATIENCE_S):
-                os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            os.close(ending)
-            channel.close()
+            _wait_for(process, channel)
         self._workers.clear()
         self._busy.clear()
 
 
-def _readable(numbers: Iterable[int], patience_s: float | None = None) -> list[int]:
-    """Wait until some of these file descriptors have something to read, or end; return them, none when it is late."""
-    ready = select.poll()
-    for number in numbers:
-        ready.register(number, select.POLLIN)
-    return [number for number, _ in ready.poll(None if patience_s is None else patience_s * 1000)]
+def _wait_for(process: int, channel: Channel) -> None:
+    """Wait until a worker that was told to end has ended."""
+    ending = os.pidfd_open(process)
+    if not readable([ending], _PATIENCE_S):
+        os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.close(ending)
+    channel.close()

@@ -68,6 +68,8 @@ FLOORS = {
     "export": 4,
     "foreground": 4,
     "kvm": 4,
+    "following": 4,
+    "watch": 4,
     "report": 4,
     "loader": 5,
     "planner": 5,
@@ -81,6 +83,7 @@ FLOORS = {
     "shell": 5,
     "at_once": 6,
     "places": 6,
+    "rebuild": 6,
     "cli": 7,
     "verbs": 7,
     "complete": 8,
@@ -114,6 +117,7 @@ SIDEWAYS = {
     "engine": {"budget", "forecast", "history", "resume"},
     "places": {"engine"},
     "page": {"page"},
+    "rebuild": {"engine"},
     "verbs": {"page", "verbs"},
 }
 """What a module may import of its own floor: how work is handed down there."""

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from forgefile.events import (
     Action,
     Built,
+    Changed,
     Current,
     Differs,
     Downloading,
@@ -28,8 +29,10 @@ from forgefile.events import (
     Started,
     StepStarted,
     TargetEvent,
+    Then,
     Verified,
     Verifying,
+    Waiting,
 )
 from forgefile.report import Verbosity
 
@@ -170,7 +173,8 @@ class Account:
         elif isinstance(event, Predicted):
             self._prediction = event
         told = tuple(self._tell(event))
-        return told if isinstance(event, Failed) or not self._quiet else ()
+        is_bad = isinstance(event, Failed) or (isinstance(event, Then) and event.status is not None)
+        return told if is_bad or not self._quiet else ()
 
     def rest(self) -> tuple[Line, ...]:
         """Return what is still to be said when the events end: the table of a dry run that was cut short."""
@@ -189,7 +193,7 @@ class Account:
                 self._fetched[event.target] = event.download_bytes
             case StepStarted() | Output() if self._verbose:
                 yield _detail(event)
-            case Retrying() | Note() | Verifying() | Verified():
+            case Retrying() | Note() | Verifying() | Verified() | Waiting() | Changed() | Then():
                 yield from _remark(event)
             case Finished() if self._dry_run:
                 yield from self.rest()
@@ -222,7 +226,7 @@ class Account:
                 yield from self._with_reasons((Span("restored ", "kept"), name), event.reasons)
             case Current() if self._verbose:
                 yield name, Span(" is up to date", "aside")
-            case Skipped():
+            case Skipped() if not event.outdated:
                 why = _LACKING.get(self._ended.get(event.because, ""), "")
                 yield Span("skipped ", "warning"), name, Span(f": {printable(event.because)}{why}")
             case Failed():
@@ -267,7 +271,7 @@ def _unclean(event: Finished) -> Iterator[Line]:
         yield _line(f"{told} builds {'it' if len(event.unclean) == 1 else 'them'} whole", "warning")
 
 
-def _remark(event: Retrying | Note | Verifying | Verified) -> Iterator[Line]:
+def _remark(event: Retrying | Note | Verifying | Verified | Waiting | Changed | Then) -> Iterator[Line]:
     """Yield what is said in one line, of a target or of all."""
     match event:
         case Retrying():
@@ -281,6 +285,24 @@ def _remark(event: Retrying | Note | Verifying | Verified) -> Iterator[Line]:
             yield Span(f"building again, later and with another {varied}"), Span(kept, "aside")
         case Verified():
             yield _verdict(event)
+        case Waiting() if event.unfinished:
+            yield _line(f"waiting until {printable(names(event.unfinished))} is written", "aside")
+        case Waiting():
+            yield _line(f"waiting for changes of {printable(names(event.sources, shown=8))}; Ctrl-C ends", "aside")
+        case Changed():
+            yield Span("changed ", "kept"), Span(printable(names(event.paths)))
+        case Then():
+            yield from _following(event)
+
+
+def _following(event: Then) -> Iterator[Line]:
+    """Yield that the command after a build begins, or that it failed."""
+    command = Span(printable(event.command), "name")
+    if event.status is None:
+        yield Span("$ ", "aside"), command
+    elif event.status and not event.stopped:
+        how = f"signal {-event.status}" if event.status < 0 else f"status {event.status}"
+        yield Span("failed ", "bad"), command, Span(f": ended with {how}")
 
 
 def _difference(event: Differs) -> Iterator[Line]:

@@ -14,6 +14,7 @@ import forgefile
 from forgefile.errors import ForgeError, UsageError
 from forgefile.events import (
     Built,
+    Changed,
     Current,
     Differs,
     Downloading,
@@ -30,8 +31,10 @@ from forgefile.events import (
     Skipped,
     Started,
     StepStarted,
+    Then,
     Verified,
     Verifying,
+    Waiting,
 )
 from forgefile.report import Sink, Tee, reporter
 from forgefile.report.github import Github
@@ -696,3 +699,17 @@ def test_the_ends_of_a_verification():
     assert plain(verified(0, same=2)) == "the same in 4.2 s: 2 same\n"
     assert plain(verified(130, skipped=2)) == "interrupted after 4.2 s: 2 not compared\n"
     assert plain(verified(0)) == "the same in 4.2 s: nothing to build\n"
+
+
+def test_a_watch_in_words():
+    assert plain(Waiting(t=1.0, sources=("a", "b"))) == "waiting for changes of a and b; Ctrl-C ends\n"
+    assert plain(Waiting(t=1.0, unfinished=("a (cp, process 7)",))) == "waiting until a (cp, process 7) is written\n"
+    assert plain(Changed(t=0.0, paths=("a\n", "b"))) == "changed a  and b\n"
+    stopped = Then(t=1.0, command="x", status=-9, stopped=True)
+    told = Then(t=1.0, command="x"), Then(t=1.0, command="x", status=0), stopped
+    assert plain(*told) == "$ x\n"
+    failed = Then(t=1.0, command="x", status=2, stopped=False), Then(t=1.0, command="x", status=-11)
+    assert plain(*told, *failed, verbosity="quiet").splitlines() == [
+        "failed x: ended with status 2", "failed x: ended with signal 11",
+    ]  # fmt: skip
+    assert plain(Skipped(t=1.0, target="a", because="b changed", outdated=True)) == ""
