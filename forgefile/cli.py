@@ -32,7 +32,7 @@ _ROOM = "'forge gc' removes the results of earlier builds"
 _GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
 """What a disk may answer to any call, and a hint."""
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size",
-           "--keep", "--then")  # fmt: skip
+           "--keep", "--then", "--format")  # fmt: skip
 
 
 def run(start: "Start") -> NoReturn:

@@ -17,10 +17,10 @@ from forgefile.model import CORES, MEMORY, Pool, Rule, Secret, Source, Target
 from forgefile.reads import is_there
 from forgefile.units import duration_seconds, size_bytes
 
-VERBS = ("build", "init", "watch", "list", "why", "log", "shell", "diff", "size", "export", "boot", "clean", "gc",
-         "verify", "history", "report", "doctor", "completion")  # fmt: skip
+VERBS = ("build", "init", "watch", "list", "graph", "why", "log", "shell", "diff", "size", "export", "boot", "clean",
+         "gc", "verify", "history", "report", "doctor", "completion")  # fmt: skip
 """In the order in which the help tells them."""
-RESERVED = {*VERBS, "graph", "help"}
+RESERVED = {*VERBS, "help"}
 """Words that may not name a target, so that `forge WORD` always means one thing."""
 _SHOWN = ("PATH", "SOURCE_DATE_EPOCH", "FORGE_STORE", *PROXIES)
 """Variables that are no secret: steps get them, or forge tells of them."""

@@ -76,3 +76,18 @@ def remaining(targets: Collection[Target], seconds: Callable[[Target], float]) -
     for target in reversed(list(nx.lexicographical_topological_sort(graph, key=lambda t: t.name))):
         length[target] = seconds(target) + max((length[above] for above in graph.successors(target)), default=0.0)
     return length
+
+
+def critical(targets: Collection[Target], length: Mapping[Target, float]) -> tuple[Target, ...]:
+    """Return the longest path through targets, the first to run first; `length` is that of `remaining`."""
+    above: dict[Target, list[Target]] = {target: [] for target in targets}
+    for target in targets:
+        for needed in inputs(target):
+            if needed in above:
+                above[needed].append(target)
+    path: list[Target] = []
+    following: Collection[Target] = targets
+    while following:
+        path.append(max(following, key=length.__getitem__))
+        following = above[path[-1]]
+    return tuple(path)

@@ -20,6 +20,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "debugfs": "e2fsprogs",
     "diffoscope": "diffoscope-minimal",
+    "dot": "graphviz",
     "fdisk": "fdisk",
     "fsck.erofs": "erofs-utils",
     "fsck.fat": "dosfstools",

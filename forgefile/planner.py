@@ -210,13 +210,13 @@ class Planner:
             output=target.output,
             epoch=self.epoch,
             steps=described.texts,
-            inputs=tuple(self._input(artifact, target) for artifact in target.inputs),
+            inputs=tuple(self.named_digest(artifact, target) for artifact in target.inputs),
             tools=tuple((name.removeprefix(_PACKAGE_PARENT), self.digest(path)) for name, path in described.tools),
             sandbox=(str(SANDBOX), *(tree.name for tree in described.scratched)),
         )
 
-    def _input(self, artifact: Artifact, target: Target) -> tuple[str, str]:
-        """Return the name and the digest of an input of a target."""
+    def named_digest(self, artifact: Artifact, target: Target) -> tuple[str, str]:
+        """Return an input of a target as its manifest has it: the name and the digest."""
         if isinstance(artifact, Source):
             return artifact.path, self._source_digest(artifact, target)
         if isinstance(artifact, Secret):

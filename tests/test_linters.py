@@ -74,6 +74,7 @@ FLOORS = {
     "loader": 5,
     "planner": 5,
     "undeclared": 5,
+    "drawing": 5,
     "resume": 6,
     "forecast": 6,
     "budget": 6,

@@ -223,6 +223,10 @@ class Records:
                                 (_stored(self.project),))  # fmt: skip
         return {_read(target) for (target,) in rows}
 
+    def is_earlier(self, target: str) -> bool:
+        """Tell whether the target's latest result was restored: it has been built to another one since."""
+        return self._row(_LATER, self.project, target) is not None
+
     def seconds(self, target: str) -> float | None:
         """Return how long the target took when it ran last."""
         row = self._row(
@@ -451,6 +455,10 @@ _CURRENT = (
 _PREVIOUS = (
     f"SELECT {_COLUMNS} FROM record WHERE project=?1 AND target=?2 AND fingerprint<>?3"  # noqa: S608  likewise
     " ORDER BY used DESC, number DESC LIMIT 1"
+)
+_LATER = (
+    "SELECT 1 FROM record WHERE project=?1 AND target=?2 AND number > (SELECT record.number FROM record"
+    " JOIN current USING (project, target, fingerprint) WHERE project=?1 AND target=?2) LIMIT 1"
 )
 _MAKE_CURRENT = "INSERT OR REPLACE INTO current VALUES (?,?,?)"
 _ADOPT = (

@@ -41,7 +41,7 @@ def test_an_unknown_target(project):
     refused(project, "-n", "disk.imq", hint="did you mean 'disk.img'?")
 
 
-@pytest.mark.parametrize("word", ["graph", "lsit", "shel", "cleen", "Build", "build.", ""])
+@pytest.mark.parametrize("word", ["graf", "lsit", "shel", "cleen", "Build", "build.", ""])
 def test_a_word_like_a_command(project, word):
     project.forgefile(RAN)
     refused(project, word, says="no target" if word else "")

@@ -3,7 +3,7 @@
 import pytest
 
 from forgefile.errors import UsageError
-from forgefile.graph import Graph, inputs, remaining
+from forgefile.graph import Graph, critical, inputs, remaining
 from tests.conftest import make, make_tree
 
 ROOTFS = make_tree("rootfs")
@@ -75,3 +75,12 @@ def test_remaining_is_the_longest_path_to_the_end():
 
 def test_remaining_leaves_out_what_is_not_asked_about():
     assert remaining((TUNED, DISK), lambda _: 1.0) == {DISK: 1.0, TUNED: 2.0}
+
+
+def test_the_critical_path():
+    a, b = make("a"), make("b")
+    c = make("c", a, b)
+    d = make("d", c)
+    seconds = {a: 1.0, b: 2.0, c: 1.0, d: 1.0}
+    assert critical((a, b, c, d), remaining((a, b, c, d), seconds.__getitem__)) == (b, c, d)
+    assert critical((), {}) == ()
