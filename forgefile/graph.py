@@ -5,12 +5,14 @@ written. networkx is imported only for questions of whole paths, since that alon
 have nothing to do.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from forgefile.errors import UsageError, did_you_mean
-from forgefile.model import Secret, Target
+from forgefile.model import Artifact, Secret, Target
 
 
 class OptionValue(NamedTuple):
@@ -91,3 +93,42 @@ def critical(targets: Collection[Target], length: Mapping[Target, float]) -> tup
         path.append(max(following, key=length.__getitem__))
         following = above[path[-1]]
     return tuple(path)
+
+
+Path = tuple[Artifact, ...]
+"""Targets, each of which takes the one after it, and what the last of them takes."""
+
+
+class Ways(NamedTuple):
+    """All paths from a target down to an artifact."""
+
+    number: int
+    paths: Iterator[Path]
+    """The shortest first."""
+
+
+def ways(targets: Collection[Target], above: Target, below: Artifact) -> Ways:
+    """Return the paths on which a target reaches an artifact; `targets` holds all between, inputs first."""
+    count: Counter[Artifact] = Counter({below: 1})
+    distance: dict[Artifact, int] = {below: 0}
+    for target in targets:
+        if target is not below and (near := [distance[each] for each in target.inputs if each in distance]):
+            count[target] = sum(count[each] for each in target.inputs)
+            distance[target] = 1 + min(near)
+    return Ways(count[above], _shortest_first(above, below, distance))
+
+
+def _shortest_first(above: Target, below: Artifact, distance: Mapping[Artifact, int]) -> Iterator[Path]:
+    """Yield paths; `distance` has the length of the shortest way down of all that reaches the end."""
+    queue: list[tuple[int, int, int, Path]] = [(0, 0, 0, (above,))] if above in distance else []
+    number = 0  # of equals, the nearest to its end; and then the first in the order of the fields
+    while queue:
+        *_, path = heappop(queue)
+        last = path[-1]
+        if last == below:
+            yield path
+        elif isinstance(last, Target):
+            for each in last.inputs:
+                if each in distance:
+                    number += 1
+                    heappush(queue, (len(path) + distance[each], -len(path), number, (*path, each)))

@@ -278,6 +278,24 @@ def _walk(value: object) -> Iterator[Artifact]:
             yield from _walk(item)
 
 
+def places(value: object, artifact: Artifact, at: str = "") -> Iterator[str]:
+    """Yield where in a value an artifact stands, as Python would write it: `base`, `partitions[2].tree`."""
+    if isinstance(value, Value) and not (at and isinstance(value, (Source, Secret))):
+        items = [(f"{at}.{name}" if at else name, item) for name, item in value.__dict__.items()]
+    elif isinstance(value, tuple):
+        items = [(f"{at}[{index}]", item) for index, item in enumerate(value)]
+    elif isinstance(value, frozenset):
+        items = [(at, item) for item in value]
+    elif isinstance(value, Mapping):
+        items = [(f"{at}[{key!r}]", item) for key, item in value.items()]
+    else:
+        items = []
+        if value == artifact:
+            yield at
+    for place, item in items:
+        yield from places(item, artifact, place)
+
+
 # Rules ---------------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""forge graph: what is made of what, and what of it would be built."""
+"""forge graph, and forge why with two names: what hangs together how."""
 
 import json
 import os
@@ -94,3 +94,42 @@ def test_a_picture_needs_graphviz(layers):
         (("nothing",), "there is no target 'nothing'"),
     ):
         assert message in layers.forge("graph", *words, status=2).err
+
+
+def test_how_one_needs_the_other(layers):
+    assert layers.forge("why", "disk.img", "overlay").out.splitlines() == [
+        "disk.img needs overlay in 2 ways",
+        "  disk.img  inputs[2][0]  → system",
+        "  system    source        → overlay",
+        "",
+        "  disk.img  inputs[0]  → tuned",
+        "  tuned     base       → system",
+        "  system    source     → overlay",
+    ]
+    assert layers.forge("why", "overlay/etc/motd", "system").out.splitlines()[0] == "system needs overlay"
+    assert layers.forge("why", "root", "tun*").out.splitlines()[0] == "tuned needs root"
+    assert layers.forge("why", "key", "disk.img").out.splitlines()[1] == "  disk.img  inputs[3]['k']  → key"
+    (line,) = layers.forge("why", "--json", ODD, "disk.img").out.splitlines()
+    links = [{"target": "disk.img", "fields": ["inputs[1]"]}, {"target": 'odd "name" <b>', "fields": ["inputs[0]"]}]
+    assert json.loads(line) == {"path": [*links, {"source": ODD}]}
+    ended = layers.forge("why", "apart", "root", status=1)
+    assert ended.out == "apart does not need root, nor the other way round\n"
+    assert layers.forge("why", "apart", "root", "--json", status=1).out == ""
+    assert not (layers / ".forge").exists()
+
+
+def test_how_of_what_is_not_there(layers):
+    for words, message in (
+        (("disk.img", "overlai"), "did you mean 'overlay'?"),
+        (("disk.img", "overlay/none"), "there is no target or source 'overlay/none'"),
+        (("disk.img", "disk.img"), "'disk.img' is named twice"),
+        (("disk.img", "*"), "'*' matches 6 targets"),
+    ):
+        assert message in layers.forge("why", *words, status=2).err
+
+
+def test_why_for_programs(layers):
+    (line,) = layers.forge("why", "--json", "root").out.splitlines()
+    assert json.loads(line) == {"target": "root", "action": "run", "reasons": ["never built"], "built_because": []}
+    out = layers.forge("why", "root", "system", "apart").out.splitlines()
+    assert [out[0], out[2], out[-2]] == ["root would run", "system may run", "apart would run"]

@@ -3,7 +3,7 @@
 import pytest
 
 from forgefile.errors import UsageError
-from forgefile.graph import Graph, critical, inputs, remaining
+from forgefile.graph import Graph, critical, inputs, remaining, ways
 from tests.conftest import make, make_tree
 
 ROOTFS = make_tree("rootfs")
@@ -84,3 +84,25 @@ def test_the_critical_path():
     seconds = {a: 1.0, b: 2.0, c: 1.0, d: 1.0}
     assert critical((a, b, c, d), remaining((a, b, c, d), seconds.__getitem__)) == (b, c, d)
     assert critical((), {}) == ()
+
+
+def test_ways_come_shortest_first():
+    a = make("a")
+    b, c = make("b", a), make("c", a)
+    d = make("d", b, c, a)
+    e = make("e")
+    found = ways((a, b, c, d), d, a)
+    assert found.number == 3
+    assert list(found.paths) == [(d, a), (d, b, a), (d, c, a)]
+    assert (ways((a, b, c, d), d, e).number, list(ways((a, b), b, e).paths)) == (0, [])
+
+
+def test_of_many_ways_the_first_come_at_once():
+    layer = [make("end")]
+    targets = list(layer)
+    for depth in range(40):
+        layer = [make(f"{depth}-{side}", *layer) for side in "ab"]
+        targets += layer
+    found = ways(targets, layer[0], targets[0])
+    assert found.number == 2**39
+    assert len(next(found.paths)) == 41
