@@ -349,6 +349,8 @@ class TooSmallError(BuildError):
 # FAT -----------------------------------------------------------------------------------------------------------------
 
 _FAT32_FROM = {512: 512 * MIB, 4096: 260 * MIB}
+_SMALL_FAT16 = 9 * MIB
+"""Below that, the clusters of four sectors that mkfs.vfat would make are fewer than the 4085 that FAT16 must have."""
 _NOT_IN_FAT = set(':*?"<>|\\')
 
 
@@ -367,7 +369,7 @@ def mkfs_vfat(filesystem: Filesystem, region: Region) -> tuple[str, ...]:
     return (
         *("mkfs.vfat", "--invariant", "-i", filesystem.uuid.replace("-", ""), "-S", str(region.sector)),
         *("-F", str(bits)),
-        *(("-s", "1") if region.sector == BLOCK else ()),
+        *(("-s", "1") if region.sector == BLOCK or (bits == 16 and region.size < _SMALL_FAT16) else ()),  # noqa: PLR2004
         *(("-n", filesystem.label) if filesystem.label else ()),
         *("-h", first, "--offset", first, region.image, str(region.size // 1024)),
     )

@@ -570,6 +570,17 @@ def test_fails_with_words(lab, case):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("size", ["2MiB", "4MiB", "8MiB", "9MiB"])
+def test_a_small_fat(lab, size):
+    (lab.folder / "other").mkdir()
+    (lab.folder / "other" / "file").write_text("x")
+    small = Partition("f", size=size, filesystem=Vfat(), tree=OTHER, mount="/f")
+    image = lab.make(DiskImage(partitions=(root(), small)))
+    copy = lab.folder / "fs"
+    copy.write_bytes(image.read_bytes()[starts(image)[1] :][: int(size[:-3]) * MIB])
+    tool("fsck.fat", "-n", copy)
+
+
 @pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="needs btrfs-progs")
 def test_btrfs(lab):
     image = lab.make(DiskImage(partitions=(root(filesystem=Btrfs(label="b")),)))
