@@ -34,18 +34,20 @@ def make_key(store: str) -> bytes:
     Of two forges that make one at the same time, both use the first. Raises `StoreError` when it cannot be written.
     """
     path, arriving = os.path.join(store, KEY), os.path.join(store, STAGING, f"{KEY}-{os.getpid()}")
+    was_there = os.path.lexists(path)
     if (key := key_of(store)) is not None:
         return key
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+        if was_there:  # then it is none; else it may be another forge's by now
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         with open(os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
             stream.write(os.urandom(KEY_BYTES))
             stream.flush()
             os.fsync(stream.fileno())
-        with suppress(FileExistsError):
+        with suppress(FileExistsError, FileNotFoundError):  # swept by a forge that builds
             os.link(arriving, path)
-        with suppress(FileNotFoundError):  # swept by a forge that builds
+        with suppress(FileNotFoundError):
             os.unlink(arriving)
     except OSError as error:
         raise StoreError(f"the store's key ({path}) cannot be written: {error.strerror}") from error
