@@ -247,7 +247,7 @@ def _evaluated(file: str, definitions: Sequence[str], store: str, key: Key, bega
     if reads.steady and not secret and os.path.exists(os.path.join(store, LOCK)):
         paths = watched(reads, reads.paths, began_ns)
         facts = Facts(
-            token=os.urandom(8).hex(), generation="", boot="", line="",
+            token=os.urandom(8).hex(), lock="", generation="", boot="", line="",
             variables=tuple(reads.variables.items()), secrets=(),
             resolved=tuple((path, real) for path in paths if (real := os.path.realpath(path)) != path),
             tools=(), folders=tuple((folder, names_in(folder)) for folder in reads.folders),

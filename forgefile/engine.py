@@ -5,6 +5,7 @@ that is rebuilt to the same content stops the rebuild there.
 """
 
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -35,6 +36,8 @@ EPOCH = 1_735_689_600
 """2025-01-01, the clock of all builds unless SOURCE_DATE_EPOCH says otherwise."""
 _OVERTAKEN = "another forge changed the store meanwhile"
 _CHANGED = "a layer was changed since it was built"
+_GLANCE_S = 0.2
+"""How often it is looked whether another forge has done what this one waits for."""
 
 
 class Settings(NamedTuple):
@@ -201,6 +204,11 @@ def planned(planner: Planner, decisions: Mapping[Target, Decision], now: float) 
     ]  # fmt: skip
 
 
+def waiting(holder: str, now: float) -> events.Note:
+    """Return the event that tells of a wait for another forge."""
+    return events.Note(t=now, message=f"waiting for the forge that builds here (process {holder})")
+
+
 def foresee(project: Project, wanted: Collection[Target]) -> dict[Target, Decision]:
     """Return what a build would decide now about targets and all that they need, inputs first. Nothing is changed.
 
@@ -240,7 +248,7 @@ def build(
     """
     planner, store = project.planner, project.store
     planner.resumes = settings.resume
-    before = generation(store.root)
+    before = generation(store.root, store.lock_name)
     if project.snapshot is not None and before != project.snapshot.facts.generation:
         raise OvertakenError(_OVERTAKEN)
     decisions = planner.plan(wanted)
@@ -248,7 +256,7 @@ def build(
     run = partial(_Build, project, placed=placed, settings=settings, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
         status = run(decisions, tell=tell).run()
-        if not status and before is not None and before == generation(store.root):
+        if not status and before is not None and before == generation(store.root, store.lock_name):
             _keep(project, wanted, settings, before)
         return status
 
@@ -258,12 +266,12 @@ def build(
     def note(message: str) -> None:
         tell(events.Note(t=clock(), message=message))
 
-    with store.lock(lambda holder: note(f"waiting for the forge that builds here (process {holder})")) as changed:
+    if store.records.fresh:
+        store.discard_unknown()
+    with store.lock(lambda holder: tell(waiting(holder, clock()))) as changed:
         if changed and project.snapshot is not None:
             raise OvertakenError(_OVERTAKEN)
         store.sweep()
-        if store.records.fresh:
-            store.discard(())
         if changed:
             decisions = planner.plan(wanted)
         decisions = _on_whole_layers(project, wanted, decisions)
@@ -273,7 +281,7 @@ def build(
         with Journal(project, decisions, settings, tell=tell, clock=clock) as journal:
             status = run(decisions, tell=journal.report).run()
         if not status:
-            _keep(project, wanted, settings, generation(store.root, mine=True) or "")
+            _keep(project, wanted, settings, generation(store.root, store.lock_name, mine=True) or "")
         return status
 
 
@@ -318,7 +326,7 @@ def _keep(project: Project, wanted: Collection[Target], settings: Settings, now:
         return
     from forgefile import resume  # noqa: PLC0415  not needed before
 
-    occasion = resume.Occasion(settings.key, now, boot(), settings.began_ns)
+    occasion = resume.Occasion(settings.key, project.store.lock_name, now, boot(), settings.began_ns)
     if project.part is not None and project.snapshot is not None:
         resume.keep_part(project.planner, project.store.root, project.snapshot, project.part, occasion)
     else:
@@ -340,6 +348,7 @@ def job_of(
         store=store.root,
         staging=staging,
         log=log,
+        failed_as=store.failed_name(target.name),
         steps=described.steps,
         views=_views(planner, store, target),
         secrets=tuple(
@@ -397,6 +406,12 @@ class _Build:
         self._nursery = nursery
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
+        self._elsewhere: dict[Target, None] = {}
+        """What another forge builds now; it is decided when that has ended."""
+        self._looked_at = 0.0
+        self._waits_for: set[str] = set()
+        self._claimed: dict[Target, str] = {}
+        self._ended_here: list[str] = []
         self._programs: dict[Pairs, Pairs] = {}
         self._is_outdated = False
 
@@ -406,11 +421,12 @@ class _Build:
             self._tell(event)
         try:
             self._advance()
-            while self._schedule.busy:
+            while self._schedule.busy or self._elsewhere:
                 self._start()
                 self._listen()
                 self._heed()
                 self._advance()
+                self._look_elsewhere()
             status = 1 if self._count["failed"] else 130 if self._is_outdated else 0
         except KeyboardInterrupt:
             status = 130
@@ -435,30 +451,38 @@ class _Build:
     def _advance(self) -> None:
         """Decide about every target that has become ready."""
         for target in self._schedule.ready():
-            decision = self._decisions[target]
-            if decision.action == "maybe":
-                decision = self._decisions[target] = self._planner.decide(target, placed=target in self._placed)
-            if decision.action == "run":
-                self._schedule.queue(target)
-                continue
-            path = None
-            if target in self._placed and target.output == "file":
-                path = self._planner.shown_place(target)
-            if decision.action == "restore":
-                self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
-            if problem := self._excess(target):
-                self._fail(target, problem)
-                continue
-            if decision.action == "restore":
-                self._store.discard_failed((target.name,))
-                self._place(target)
-                self._told("restored", events.Restored(
-                    t=self._clock(), target=target.name, path=path, reasons=decision.reasons, clean=self._clean(target),
-                ))  # fmt: skip
-            else:
-                clean = self._clean(target)
-                self._told("current", events.Current(t=self._clock(), target=target.name, path=path, clean=clean))
-            self._schedule.done(target)
+            if self._decisions[target].action == "maybe":
+                self._decide(target)
+            self._take_up(target)
+
+    def _decide(self, target: Target) -> Decision:
+        decision = self._decisions[target] = self._planner.decide(target, placed=target in self._placed)
+        return decision
+
+    def _take_up(self, target: Target) -> None:
+        """Do what was decided about a target that is ready: queue it, or be done with it."""
+        decision = self._decisions[target]
+        if decision.action == "run":
+            self._schedule.queue(target)
+            return
+        path = None
+        if target in self._placed and target.output == "file":
+            path = self._planner.shown_place(target)
+        if decision.action == "restore":
+            self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
+        if problem := self._excess(target):
+            self._fail(target, problem)
+            return
+        if decision.action == "restore":
+            self._store.discard_failed((target.name,))
+            self._place(target)
+            self._told("restored", events.Restored(
+                t=self._clock(), target=target.name, path=path, reasons=decision.reasons, clean=self._clean(target),
+            ))  # fmt: skip
+        else:
+            clean = self._clean(target)
+            self._told("current", events.Current(t=self._clock(), target=target.name, path=path, clean=clean))
+        self._schedule.done(target)
 
     def _excess(self, target: Target, wall_s: float = 0.0) -> events.Failed | None:
         """Return the failure of a target whose result is there and takes more than it may, or None."""
@@ -506,17 +530,64 @@ class _Build:
 
             self._pool = Pool(self._settings.jobs, self._nursery or Nursery())
         self._jobserver.take_back()
-        started = self._schedule.start(self._priorities, self._jobserver.lent)
-        for slot, target in zip(self._pool.free, started, strict=False):
-            self._slots[slot] = target
-            self._fetched[slot] = 0
-            decision = self._decisions[target]
-            self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
-                                      expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
-            job = self._job(target, slot)
-            if any(isinstance(step, Run) and step.jobserver for step in job.steps):
-                self._jobserver.open(slot, job.staging, min(target.pools[CORES], self._settings.jobs) - 1)
-            self._pool.submit(slot, job)
+        while True:
+            started = self._schedule.start(self._priorities, self._jobserver.lent)
+            chosen = [target for target in started if self._is_mine(target)]
+            for slot, target in zip(self._pool.free, chosen, strict=False):
+                self._begin(target, slot, self._pool)
+            if len(chosen) == len(started):
+                break
+            self._advance()  # above what another forge has built
+        while self._ended_here:  # not before what is above it: else another forge would have the better start there
+            self._store.unclaim(self._ended_here.pop())
+
+    def _begin(self, target: Target, slot: int, pool: "Pool") -> None:
+        """Have a worker run a target."""
+        self._slots[slot] = target
+        self._fetched[slot] = 0
+        decision = self._decisions[target]
+        self._tell(events.Started(t=self._clock(), target=target.name, reasons=decision.reasons,
+                                  expected_s=self._planner.expected(target), worker=slot))  # fmt: skip
+        job = self._job(target, slot)
+        if any(isinstance(step, Run) and step.jobserver for step in job.steps):
+            self._jobserver.open(slot, job.staging, min(target.pools[CORES], self._settings.jobs) - 1)
+        pool.submit(slot, job)
+
+    # Beside other forges
+
+    def _is_mine(self, target: Target) -> bool:
+        """Claim a target that is to begin. Withdraw it when another forge builds the same now, or has built it."""
+        name = fingerprint(self._planner.manifests[target])
+        if (holder := self._store.claim(name)) is not None:
+            self._schedule.withdraw(target)
+            self._elsewhere[target] = None
+            if holder not in self._waits_for:
+                self._waits_for.add(holder)
+                self._tell(waiting(holder, self._clock()))
+            return False
+        if self._store.records.changed_by_others and self._decide(target).action != "run":
+            self._store.unclaim(name)
+            self._schedule.withdraw(target)
+            self._take_up(target)
+            return False
+        self._claimed[target] = name  # a target that goes on from a failed step gets another manifest
+        return True
+
+    def _look_elsewhere(self) -> None:
+        """Decide about what another forge built and builds no more. Looks now and then, however often it is called."""
+        if not self._elsewhere or time.monotonic() < self._looked_at + _GLANCE_S:
+            return
+        self._looked_at = time.monotonic()
+        for target in tuple(self._elsewhere):
+            if target not in self._elsewhere:  # it was given up just now
+                continue
+            name = fingerprint(self._planner.manifests[target])
+            if self._store.claim(name) is None:
+                self._store.unclaim(name)
+                del self._elsewhere[target]
+                self._decide(target)
+                self._take_up(target)
+        self._advance()
 
     def _priorities(self) -> Mapping[Target, float]:
         """Return the longest way from each target to the end."""
@@ -536,7 +607,7 @@ class _Build:
         from forgefile.halted import halted, resumed_at  # noqa: PLC0415  hardly ever
 
         manifest = self._planner.manifests[target] = self._planner.manifest(target)
-        stopped = halted(self._store.root, target.name)
+        stopped = halted(self._store.root, self._store.failed_name(target.name))
         if stopped is None:
             return None
         at = resumed_at(stopped, job_of(self._planner, self._store, target, staging="", log=""))
@@ -548,14 +619,16 @@ class _Build:
 
     def _listen(self) -> None:
         """Wait for a worker's message and take it up."""
+        patience_s = _GLANCE_S if self._elsewhere else None
         if self._pool is None or not self._slots:
+            time.sleep(patience_s or 0)
             return
         spare = self._schedule.spare(self._jobserver.lent)
         self._jobserver.share(spare)
         also = [] if spare else list(self._jobserver.pipes)
         if self._settings.newer is not None:
             also.append(self._settings.newer.fileno())
-        for slot, message in self._pool.messages(also):
+        for slot, message in self._pool.messages(also, patience_s):
             self._hear(self._slots[slot], slot, message)
 
     def _heed(self) -> None:
@@ -573,6 +646,7 @@ class _Build:
                 self._pool.end(slot)
             del self._slots[slot]
             self._jobserver.close(slot)
+            self._ended_here.append(self._claimed.pop(target))
             self._give_up(target, newer.what)
         self._outdate(newer.what)
         left = ", ".join(target.name for target in self._slots.values())
@@ -606,6 +680,7 @@ class _Build:
             del self._slots[slot]
             self._jobserver.close(slot)
             self._ended(target, message)
+            self._ended_here.append(self._claimed.pop(target))
 
     def _ended(self, target: Target, result: JobResult) -> None:
         """Record what a job made and go on above it, or tell how it failed."""
@@ -682,5 +757,6 @@ class _Build:
 
     def _skip(self, targets: Collection[Target], because: str, *, outdated: bool | None = None) -> None:
         for target in targets:
+            self._elsewhere.pop(target, None)
             self._told("skipped", events.Skipped(
                 t=self._clock(), target=target.name, because=because, outdated=outdated))  # fmt: skip

@@ -51,13 +51,13 @@ class Pool:
         self._busy[slot] = time.monotonic()
         self._workers[slot][1].send(job)
 
-    def messages(self, also: Iterable[int] = ()) -> Iterator[tuple[int, Message]]:
+    def messages(self, also: Iterable[int] = (), patience_s: float | None = None) -> Iterator[tuple[int, Message]]:
         """Wait until some worker has something to say and yield it; a dead worker is replaced and its job failed.
 
-        Yields nothing when one of the file descriptors in `also` has something to read.
+        Yields nothing when one of the file descriptors in `also` has something to read, or when it gets late.
         """
         slots = {self._workers[slot][1].fileno(): slot for slot in self._busy}
-        for number in readable([*slots, *also]):
+        for number in readable([*slots, *also], patience_s):
             if (slot := slots.get(number)) is None:
                 continue
             try:

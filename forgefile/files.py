@@ -1,11 +1,13 @@
 """Files and folders as a whole: copied with their holes, written, removed whatever the modes. Unaware of the store."""
 
 import errno
+import fcntl
 import os
 import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 _TRIES, _PAUSE_S = 20, 0.05
 """How often and after which pauses a folder is removed to which something is added meanwhile."""
@@ -54,6 +56,28 @@ def write_whole(path: str, content: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(arriving)
         raise
+
+
+class OwnFolder(NamedTuple):
+    """A folder that a process has for itself."""
+
+    path: str
+    descriptor: int
+    """Open, and locked; to close it, or to end, gives the folder up to whoever removes what nobody has."""
+
+
+def own_folder(parent: str) -> OwnFolder:
+    """Make a folder below another one, and lock it."""
+    while True:
+        path = f"{parent}/{os.getpid()}-{time.time_ns()}"
+        os.mkdir(path, 0o700)
+        with suppress(FileNotFoundError):  # somebody took it for one that nobody has
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return OwnFolder(path, descriptor)
+            os.close(descriptor)
 
 
 def remove_tree(path: str) -> None:

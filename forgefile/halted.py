@@ -13,9 +13,12 @@ from forgefile.job import Job, SecretFile, Stopped, View
 from forgefile.model import Call, Run, Sandbox
 
 
-def halted(store: str, target: str) -> Stopped | None:
-    """Return what a target was to do when it failed last, if that is known and not of another forge."""
-    kept = stopped(store, target)
+def halted(store: str, name: str) -> Stopped | None:
+    """Return what a target was to do when it failed last, if that is known and not of another forge.
+
+    `name` is what it goes by in `store`: see `Store.failed_name`.
+    """
+    kept = stopped(store, name)
     if kept is None:
         return None
     try:
@@ -36,7 +39,7 @@ def resumed_at(stopped: Stopped, job: Job) -> int | str:
         return "the tree that it builds on is another one"
     if [view for view in before.views if view.writable] != [view for view in job.views if view.writable]:
         return "a tree that it changes for itself is another one"
-    if not os.path.isdir(os.path.join(job.store, failed_place(job.target))):
+    if not os.path.isdir(os.path.join(job.store, failed_place(job.failed_as))):
         return "it had made nothing"
     while before.steps[:at] != job.steps[:at]:
         at -= 1
@@ -50,7 +53,7 @@ def job_there(stopped: Stopped, *, store: str, staging: str, secrets: tuple[Secr
 
     Raises `UsageError` when something that its steps saw is gone.
     """
-    job, kept = stopped.job, failed_place(stopped.job.target)
+    job, kept = stopped.job, failed_place(stopped.job.failed_as)
     _refuse_gone(store, job)
 
     def also(name: str) -> tuple[str, ...]:

@@ -316,7 +316,7 @@ class Build(NamedTuple):
 def builds(store: Store) -> list[Build]:
     """Return the project's history, the latest build first."""
     notes = store.records.builds()
-    holder = store.holder() if any(note.status is None for note in notes) else ""
+    holder = store.builder() if any(note.status is None for note in notes) else ""
     return [_build(store, note, holder) for note in notes]
 
 

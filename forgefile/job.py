@@ -42,6 +42,8 @@ class Job(NamedTuple):
     """A folder that exists and lies on the store's file system; what an earlier job left in it goes."""
     log: str
     """The file that receives what the steps print."""
+    failed_as: str
+    """The name by which what it has made is kept when it fails."""
     steps: tuple[Step, ...]
     views: tuple[View, ...]
     output: Output

@@ -38,7 +38,7 @@ def in_failed(project: Project, target: str, *, host: bool, network: bool) -> Pl
 
     Raises `UsageError` when that is not known.
     """
-    stopped = halted(project.store.root, target)
+    stopped = halted(project.store.root, project.store.failed_name(target))
     if stopped is None:
         raise UsageError(f"nothing is kept of a failure of '{target}'", hint=f"forge {target} builds it")
     secrets: tuple[SecretFile, ...] = ()

@@ -163,7 +163,7 @@ def _snapshot(options: argparse.Namespace) -> Snapshot | None:
     """Return the snapshot of what is built, compared with what is there now, if there is one and it is not void."""
     store = engine.store_of(options.file, options.store)
     found = load(os.path.join(store, SNAPSHOTS), key_of(options.file, options.define, options.words))
-    now = generation(store) if found else None
+    now = generation(store, found.facts.lock) if found else None
     return found if found is not None and now is not None and found.look(now, boot()) else None
 
 

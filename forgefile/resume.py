@@ -173,6 +173,7 @@ class Occasion(NamedTuple):
     """What a snapshot is made of beside the plan."""
 
     key: Key
+    lock: str
     generation: str
     boot: str
     began_ns: int
@@ -231,6 +232,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
     tools_found = dict(pair for target in closure for pair in planner.describe(target).tools)
     facts = Facts(
         token=os.urandom(8).hex(),
+        lock=occasion.lock,
         generation=occasion.generation,
         boot=occasion.boot,
         line=nothing_done([t.name for t in wanted if t.output == "file"] or [t.name for t in closure], len(closure)),

@@ -13,7 +13,7 @@ from functools import cache, partial
 
 from forgefile import jobserver, linux
 from forgefile.cache.layout import EMPTY, LAYERS, STAGING
-from forgefile.files import remove_tree
+from forgefile.files import own_folder, remove_tree
 from forgefile.job import Job
 from forgefile.lend import cache_copy, in_tmp, resolve
 from forgefile.model import Run, Sandbox, Step
@@ -265,8 +265,7 @@ def _make_like(path: str, other: str) -> None:
 def _linked(folders: Mapping[str, str]) -> Iterator[None]:
     """Work where each folder has a short name: mount options have one page, and commas and colons mean something."""
     before = os.getcwd()
-    links = f"{before}/{STAGING}/links-{os.getpid()}"
-    os.mkdir(links)
+    links, descriptor = own_folder(f"{before}/{STAGING}")
     for name, folder in folders.items():
         os.symlink(folder, f"{links}/{name}")
     os.chdir(links)
@@ -277,6 +276,7 @@ def _linked(folders: Mapping[str, str]) -> Iterator[None]:
         for name in folders:
             os.unlink(f"{links}/{name}")
         os.rmdir(links)
+        os.close(descriptor)
 
 
 def _show(source: str, at: str) -> None:

@@ -144,7 +144,7 @@ def furnished(job: Job, *, host: bool = True) -> Iterator[None]:
             else:
                 clear(job.staging)
             if job.resumed is not None:
-                take_up(job.store, job.staging, job.target, job.base)
+                take_up(job.store, job.staging, job.failed_as, job.base)
             stack.enter_context(linux.more_mounts())
             os.chdir(job.store)
             furnish(job)

@@ -1,6 +1,7 @@
 """Which target is in which state, and which comes next.
 
-WANT → READY → (DONE | QUEUED → RUNNING → DONE | FAILED), and SKIPPED from any state before RUNNING. Every transition
+WANT → READY → (DONE | QUEUED → RUNNING → DONE | FAILED), and SKIPPED from any state before RUNNING; back from RUNNING
+to READY goes what cannot begin after all. Every transition
 goes through `Schedule._move`, where a target also takes its pools and gives them back. It takes them all at once, so
 no two targets can wait for each other. Pure bookkeeping: no clock, no process, no file; who decides, runs and records
 is told what is ready and says what became of it.
@@ -10,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from enum import Enum
 from heapq import heapify, heappop, heappush
+from itertools import count
 
 from forgefile.graph import inputs
 from forgefile.model import CORES, Pool, Target
@@ -31,7 +33,7 @@ _ALLOWED: Mapping[State, Collection[State]] = {
     State.WANT: (State.READY, State.SKIPPED),
     State.READY: (State.DONE, State.QUEUED, State.FAILED, State.SKIPPED),
     State.QUEUED: (State.RUNNING, State.SKIPPED),
-    State.RUNNING: (State.DONE, State.FAILED),
+    State.RUNNING: (State.DONE, State.FAILED, State.READY),
 }
 
 
@@ -64,6 +66,7 @@ class Schedule:
             self._move(target, State.READY)
         self._queues: dict[Demand, list[tuple[float, int, Target]]] = {}
         self._rank: Rank | None = None
+        self._numbers = count()
         self.running: set[Target] = set()
 
     @property
@@ -85,10 +88,10 @@ class Schedule:
         self._move(target, State.QUEUED)
         demand = tuple((pool, min(amount, self._capacity(pool))) for pool, amount in target.pools.items())
         self._demand[target] = demand
-        self._put(target, len(self._demand))
+        self._put(target, next(self._numbers))
 
     def _put(self, target: Target, number: int) -> None:
-        """Put a target into the queue of its demand; `number` counts the targets that were queued."""
+        """Put a target into the queue of its demand; `number` counts what was queued."""
         rank = 0.0 if self._rank is None else -self._rank[target]
         heappush(self._queues.setdefault(self._demand[target], []), (rank, number, target))
 
@@ -158,6 +161,12 @@ class Schedule:
 
     def _capacity(self, pool: Pool) -> int:
         return self._machine[pool] if pool.capacity is None else pool.capacity
+
+    def withdraw(self, target: Target) -> None:
+        """Note that a target that was started has not begun: it is to be decided anew, and holds nothing until then."""
+        if target not in self.running:
+            raise ValueError(f"{target.name} cannot go from {self._state[target].name} to READY again")
+        self._move(target, State.READY)
 
     def done(self, target: Target) -> None:
         """Note that a target's output is right; what waited only for it becomes ready."""

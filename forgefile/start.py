@@ -82,7 +82,7 @@ def find(arguments: list[str], began_ns: int) -> Start:
     store = store_in(folder, path, valued["--store"][-1] if valued["--store"] else None)
     key = key_of(path, valued["-D"], targets)
     snapshot = load(os.path.join(store, SNAPSHOTS), key)
-    now = generation(store) if snapshot else None
+    now = generation(store, snapshot.facts.lock) if snapshot else None
     if snapshot is None or now is None or not snapshot.look(now, boot()):
         snapshot = None
     return Start(began_ns, None if "n" in flags else key, snapshot, "q" in flags)

@@ -105,8 +105,9 @@ def _do(job: Job, network: Network, channel: Channel) -> JobResult:
         failed = _hidden(job, failed)
         with suppress(OSError):  # the failure is what has to be told
             if not any(find(path, job.secrets) for _, path in half_made(job.staging, job.base)):
-                kept = keep_failed(job.store, job.staging, job.target, job.base)
-                keep_stopped(job.store, job.target, pickle.dumps(Stopped(_without_secrets(job), ending.step, failed)))
+                kept = keep_failed(job.store, job.staging, job.failed_as, job.base)
+                what = pickle.dumps(Stopped(_without_secrets(job), ending.step, failed))
+                keep_stopped(job.store, job.staging, job.failed_as, what)
     clear(job.staging)
     return JobResult(time.monotonic() - begin, committed, failed, ending.tail, kept, fetched)
 

@@ -171,6 +171,7 @@ def carry_out(store: Store, choice: Choice) -> None:
     """
     store.remove(choice.names)
     abandoned = [project for project in _projects(store) if not os.path.isdir(folder_of(store.root, project))]
+    store.abandon(abandoned)
     forgotten = [*choice.redundant, *(held for gone in choice.results for held in gone.held)]
     if not store.records.read_only:
         store.records.drop(forgotten, abandoned)
@@ -192,9 +193,11 @@ def measure(root: str) -> tuple[dict[str, Extent], int]:
     return extents, rest.own + sum(rest.linked.values())
 
 
-def total_bytes(folder: str) -> int:
-    """Return what a folder takes on the disk with all that it holds; nothing if it is not there."""
-    extents, rest = measure(folder)
+def total_bytes(path: str) -> int:
+    """Return what a file, or a folder with all that it holds, takes on the disk; nothing if it is not there."""
+    if os.path.isfile(path) and not os.path.islink(path):
+        return os.lstat(path).st_blocks * _BLOCK
+    extents, rest = measure(path)
     return rest + sum(extent.own + sum(extent.linked.values()) for extent in extents.values())
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import xxhash
 
 from forgefile.cache.digest import StatKey, file_digest, layer_summary, seal_file, seal_layer, stat_key
-from forgefile.cache.layout import FAILED, LAYERS, OBJECTS, STAGING, STOPPED
+from forgefile.cache.layout import FAILED, LAYERS, OBJECTS, STOPPED
 from forgefile.errors import StoreError
 from forgefile.files import remove_tree
 from forgefile.model import Output
@@ -82,20 +82,22 @@ def commit(root: str, staging: str, output: Output, base: tuple[str, ...] | None
     return Committed(made, None, sealed.disk_bytes, layer_summary(to))
 
 
-def keep_failed(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> str | None:
+def keep_failed(root: str, staging: str, name: str, base: tuple[str, ...] | None) -> str | None:
     """Move what a failed job had made out of its staging folder; return where to, or None when there is nothing.
+
+    `name` is what it goes by, here and below: see `Store.failed_name`.
 
     Runs in a worker, when the job's namespaces, and with them its mounts, have ended.
     """
-    to = failed_folder(root, target)
+    to = failed_folder(root, name)
     remove_tree(to)
     os.makedirs(to, 0o700)
-    for name, path in half_made(staging, base):
+    for part, path in half_made(staging, base):
         with suppress(FileNotFoundError):
-            os.rename(path, f"{to}/{name}")
-    for name in ("tmp", ""):
+            os.rename(path, f"{to}/{part}")
+    for part in ("tmp", ""):
         with suppress(OSError):  # there is something in it
-            os.rmdir(os.path.join(to, name))
+            os.rmdir(os.path.join(to, part))
     return to if os.path.isdir(to) else None
 
 
@@ -106,45 +108,45 @@ def half_made(staging: str, base: tuple[str, ...] | None) -> list[tuple[str, str
     return [("out", made_in(staging, base)), ("tmp", f"{staging}/run/tmp"), *uppers]
 
 
-def take_up(root: str, staging: str, target: str, base: tuple[str, ...] | None) -> None:
+def take_up(root: str, staging: str, name: str, base: tuple[str, ...] | None) -> None:
     """Move what a failed job had made into the staging folder of a job that goes on from there. Runs in a worker."""
-    kept = failed_folder(root, target)
-    for name in os.listdir(kept) if os.path.isdir(kept) else ():
-        if name.startswith("scratch-"):
-            os.mkdir(f"{staging}/{name}")
-            os.rename(f"{kept}/{name}", f"{staging}/{name}/upper")
+    kept = failed_folder(root, name)
+    for part in os.listdir(kept) if os.path.isdir(kept) else ():
+        if part.startswith("scratch-"):
+            os.mkdir(f"{staging}/{part}")
+            os.rename(f"{kept}/{part}", f"{staging}/{part}/upper")
         else:
-            to = f"{staging}/run/tmp" if name == "tmp" else made_in(staging, base)
+            to = f"{staging}/run/tmp" if part == "tmp" else made_in(staging, base)
             os.makedirs(os.path.dirname(to), exist_ok=True)
-            os.rename(f"{kept}/{name}", to)
+            os.rename(f"{kept}/{part}", to)
     remove_tree(kept)
 
 
-def keep_stopped(root: str, target: str, what: bytes) -> None:
+def keep_stopped(root: str, staging: str, name: str, what: bytes) -> None:
     """Keep what a failed target was to do, whole or not at all."""
-    path = os.path.join(root, STOPPED, file_name(target))
+    path = os.path.join(root, STOPPED, name)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    arriving = f"{root}/{STAGING}/stopped-{os.getpid()}"
+    arriving = f"{staging}/stopped"
     with open(arriving, "wb") as stream:
         stream.write(what)
     os.replace(arriving, path)
 
 
-def stopped(root: str, target: str) -> bytes | None:
+def stopped(root: str, name: str) -> bytes | None:
     """Return what a target that failed was to do, if that is known."""
-    with suppress(FileNotFoundError), open(os.path.join(root, STOPPED, file_name(target)), "rb") as stream:
+    with suppress(FileNotFoundError), open(os.path.join(root, STOPPED, name), "rb") as stream:
         return stream.read()
     return None
 
 
-def failed_place(target: str) -> str:
+def failed_place(name: str) -> str:
     """Return where what a failed target had made is kept, as a path in the store."""
-    return f"{FAILED}/{file_name(target)}"
+    return f"{FAILED}/{name}"
 
 
-def failed_folder(root: str, target: str) -> str:
+def failed_folder(root: str, name: str) -> str:
     """Return where in the store at `root` lies what a failed target had made."""
-    return os.path.join(root, FAILED, file_name(target))
+    return os.path.join(root, FAILED, name)
 
 
 def file_name(target: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from forgefile.cache.layout import LOCK
 
-_FORMAT = 4
+_FORMAT = 5
 _KEPT = 16
 """How many command lines a store remembers."""
 _SHARE = 20_000
@@ -70,8 +70,10 @@ class Facts(NamedTuple):
 
     token: str
     """Which graph this belongs to."""
+    lock: str
+    """The project's, by its path in the store."""
     generation: str
-    """Of the store, see `Store.generation`."""
+    """Of the project and the store, see `generation`."""
     boot: str
     line: str
     """What is said when nothing changed."""
@@ -301,21 +303,28 @@ def _went_to(folder: str) -> bool:
     return False
 
 
-def generation(store: str, *, mine: bool = False) -> str | None:
-    """Return a text that is another one after any forge wrote to the store at `store`; None while one may be writing.
+def generation(store: str, lock: str, *, mine: bool = False) -> str | None:
+    """Return a text that is another one after any forge built the project whose lock this is, or removed results.
 
-    Every writer holds the lock, and writes there who it is and since when; on a full disk it says nothing, and the same
-    is returned. `mine`: this process holds the lock.
+    None while one may be doing so, or when a full disk kept a builder from writing into the lock who it is and since
+    when, as each does. `mine`: this process holds the lock.
     """
+    found = []
     try:
-        with open(os.path.join(store, LOCK), encoding="ascii") as stream:
-            if not mine:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return stream.read() or None
+        for name in (lock, LOCK):
+            descriptor = os.open(f"{store}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if not mine:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                said = os.read(descriptor, 64).decode() if name == lock else os.fstat(descriptor).st_mtime_ns
+                found.append(str(said))
+            finally:
+                os.close(descriptor)
     except BlockingIOError:
         return None
     except OSError:
         return ""
+    return " ".join(found) if found[0] else None
 
 
 def boot() -> str:

@@ -2,10 +2,11 @@
 
 A job works in a folder of its own under `staging`. Its output is sealed there (times cut, digest taken) and renamed
 into place: it appears whole or not at all, and only then is the record written. What is left in `staging` by a kill
-is removed by the next run, which holds the lock.
+is removed by the next run.
 
 Several projects may have one store. What they build is shared, their records are their own (`project_of`). One forge
-at a time changes the store.
+at a time builds a project, and one at a time what has the same manifest; who removes results is alone in the store.
+All locks are the kernel's, and end with who holds them.
 
 What leaves the store does so at once, too: a file by one unlink, a layer by a rename into `staging`. A record whose
 output is gone is the same as none.
@@ -21,9 +22,13 @@ was written; in another boot every output is digested again before its first use
 import fcntl
 import os
 import stat
+import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+
+import xxhash
 
 from forgefile import userns
 from forgefile.cache.digest import layer_summary, seal_layer, stat_key
@@ -34,10 +39,12 @@ from forgefile.cache.layout import (
     FAILED,
     LAYERS,
     LOCK,
+    LOCKS,
     LOGS,
     NAMES,
     OBJECTS,
     RECORDS,
+    RUNNING,
     STAGING,
     STOPPED,
 )  # fmt: skip
@@ -56,7 +63,7 @@ from forgefile.cache.seal import (
 )
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
-from forgefile.files import copy_file, remove_tree, remove_trees
+from forgefile.files import OwnFolder, copy_file, own_folder, remove_tree, remove_trees
 
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -68,6 +75,10 @@ _PLAIN = (0xEF53, 0x01021994)
 """File systems on which each file has blocks of its own: ext2 to ext4, and tmpfs (statfs(2))."""
 _MAKE_ROOM = "make room there; 'forge gc' removes the results of earlier builds"
 _WAS_CHANGED = "was changed since it was built"
+_USUAL = ("", "../Forgefile.py")
+"""Projects as `project_of` names them whose failed targets are kept under their bare names."""
+_STRUCT_FLOCK = "hhqqi"
+"""fcntl(2): type, whence, start, length, process."""
 
 
 class Store:
@@ -79,6 +90,12 @@ class Store:
         self.compares_layers = False
         """Whether layers are compared, as objects always are; only what uses them has to, see `problem`."""
         self._compared: set[str] = set()
+        self._staging: OwnFolder | None = None
+        self._running: int | None = None
+        """The open file `running`, while a lock is held."""
+        self._claims: Counter[str] = Counter()
+        self.lock_name = f"{LOCKS}/{_name_of(records.project)}"
+        """The project's lock, by its path in the store."""
 
     @classmethod
     def open(cls, root: str, *, project: str = "", read_only: bool = False) -> "Store":
@@ -140,8 +157,9 @@ class Store:
             return None
         if has_content(path, result.digest):
             if noted and not self.records.read_only:
-                os.chmod(path, stat.S_IMODE(noted[0]))
-                os.utime(path, ns=(noted[2], noted[2]))
+                if (key[0], key[2]) != (noted[0], noted[2]):  # else it was linked, perhaps just now by another forge
+                    os.chmod(path, stat.S_IMODE(noted[0]))
+                    os.utime(path, ns=(noted[2], noted[2]))
                 self.records.keep_object_key(result.digest, stat_key(os.lstat(path)))
             return None
         if not self.records.read_only:
@@ -183,7 +201,7 @@ class Store:
             return
         if noted is not None:
             self.records.keep_layer(layer, noted)
-        _remove([self.layer_path(layer)])
+        self.remove([f"{LAYERS}/{layer}"])
 
     def keep(self, made: Committed) -> None:
         """Note the status of an output that has just come into the store."""
@@ -212,7 +230,7 @@ class Store:
     def discard(self, targets: Collection[str]) -> int:
         """Forget all results of targets and remove what then belongs to no record; return how many were forgotten.
 
-        Call with the lock held.
+        Call alone in the store.
         """
         forgotten = self.records.forget(targets)
         used = {name for held in self.records.held() for name in outputs(held)}
@@ -226,15 +244,19 @@ class Store:
         return [f"{each}/{name}" for each in (OBJECTS, LAYERS, LOGS) for name in os.listdir(f"{self.root}/{each}")]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files and layers, by their paths in the store, each at once. Call with the lock held."""
+        """Remove files and layers, by their paths in the store, each at once.
+
+        Call alone in the store, but for what is damaged: that may be replaced meanwhile, and then nobody uses it.
+        """
         doomed = list(names)
 
         def away() -> None:
             for name in doomed:
                 path = os.path.join(self.root, name)
                 if name.startswith(f"{LAYERS}/"):
-                    aside = os.path.join(self.root, STAGING, os.path.basename(name))
-                    os.rename(path, aside)
+                    aside = os.path.join(self.root, STAGING, f"{os.path.basename(name)}-{os.getpid()}")
+                    with suppress(FileNotFoundError):  # another forge found that it is damaged, too
+                        os.rename(path, aside)
                     path = aside
                 remove_tree(path)
 
@@ -242,27 +264,44 @@ class Store:
             userns.call(away)
 
     def discard_failed(self, targets: Collection[str] | None, but: Collection[str] = ()) -> None:
-        """Remove what failed targets (None: all, `but` for some) had made. Call with the lock held."""
-        doomed = []
-        for folder in (os.path.join(self.root, each) for each in (FAILED, STOPPED)):
-            there = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            chosen = there if targets is None else there.intersection(map(file_name, targets))
-            doomed += [os.path.join(folder, name) for name in chosen.difference(map(file_name, but))]
-        _remove(doomed)
+        """Remove what failed targets of the project (None: all, `but` for some) had made. Call with the lock held."""
+        there = self._failed(self.records.project)
+        chosen = there if targets is None else there.intersection(map(self.failed_name, targets))
+        self._remove_failed(chosen.difference(map(self.failed_name, but)))
 
     def failed(self) -> list[str]:
         """Return the targets of which it is known at which step they failed, the latest first."""
-        folder = os.path.join(self.root, STOPPED)
-        names = os.listdir(folder) if os.path.isdir(folder) else ()
-        ages = {name: os.stat(f"{folder}/{name}").st_mtime_ns for name in names}
-        return [target_name(name) for name in sorted(ages, key=lambda name: -ages[name])]
+        ages = {}
+        for name in self._failed(self.records.project):
+            with suppress(FileNotFoundError):
+                ages[name] = os.stat(os.path.join(self.root, STOPPED, name)).st_mtime_ns
+        return [target_name(name.partition("%%")[0]) for name in sorted(ages, key=lambda name: -ages[name])]
+
+    def failed_name(self, target: str) -> str:
+        """Return what a failed target goes by in `failed` and `stopped`."""
+        return file_name(target) + _mark_of(self.records.project)
+
+    def abandon(self, projects: Iterable[str]) -> None:
+        """Remove what failed targets of projects had made whose folders are gone. Call alone in the store."""
+        self._remove_failed(name for project in projects for name in self._failed(project))
+
+    def _failed(self, project: str) -> set[str]:
+        """Return what the failed targets of a project go by of which something is kept."""
+        folders = (os.path.join(self.root, each) for each in (FAILED, STOPPED))
+        names = {name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}
+        mark = _mark_of(project)
+        return {name for name in names if "".join(name.partition("%%")[1:]) == mark}
+
+    def _remove_failed(self, names: Iterable[str]) -> None:
+        paths = [os.path.join(self.root, folder, name) for name in sorted(names) for folder in (FAILED, STOPPED)]
+        _remove(list(filter(os.path.lexists, paths)))
 
     def keep_aside(self, path: str, target: str) -> str:
         """Move an output that another build of a target made to where a failed one's is kept; return where that is.
 
         Call with the lock held.
         """
-        to = failed_folder(self.root, target)
+        to = failed_folder(self.root, self.failed_name(target))
 
         def move() -> None:
             os.makedirs(to, 0o700)
@@ -274,7 +313,9 @@ class Store:
 
     def stage(self, number: int) -> str:
         """Return the folder in which a worker's jobs work one after another, on the store's file system."""
-        folder = os.path.join(self.root, STAGING, str(number))
+        if self._staging is None:
+            self._staging = own_folder(os.path.join(self.root, STAGING))
+        folder = f"{self._staging.path}/{number}"
         with suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         return folder
@@ -326,8 +367,28 @@ class Store:
         self.records.keep_object_key(result.digest, stat_key(os.lstat(self.object_path(result.digest))))
 
     def sweep(self) -> None:
-        """Remove what killed runs left in staging, but for the folders of open shells. Call with the lock held."""
-        _remove([path for path in self._staged() if not is_open(path)])
+        """Remove what killed runs left in staging, and what this one has there. Call with the lock held."""
+        with ExitStack() as held:
+            mine = [self._staging.path] if self._staging else []
+            _remove([*mine, *self._left(held)])
+        if self._staging:
+            os.close(self._staging.descriptor)
+            self._staging = None
+
+    def _left(self, held: ExitStack) -> list[str]:
+        """Return what lies in staging and is no living forge's; until `held` is closed no other forge has it either."""
+        folder, left = os.path.join(self.root, STAGING), []
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            if self._staging and path == self._staging.path:
+                continue
+            with suppress(BlockingIOError):
+                with suppress(NotADirectoryError, FileNotFoundError, PermissionError):  # of no forge that lives
+                    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    held.callback(os.close, descriptor)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.append(path)
+        return left
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""
@@ -350,7 +411,9 @@ class Store:
         from forgefile import linux  # noqa: PLC0415  hardly ever
         from forgefile.cache.collect import total_bytes  # noqa: PLC0415
 
-        free += sum(total_bytes(os.path.join(self.root, folder)) for folder in (STAGING, FAILED))
+        failed = [failed_folder(self.root, name) for name in self._failed(self.records.project)]
+        with ExitStack() as held:
+            free += sum(map(total_bytes, (*self._left(held), *failed)))
         if needed > free and linux.file_system(self.root) in _PLAIN:
             raise UsageError(
                 f"the disk cannot hold this: {needed} bytes are needed at {self.root}, {free} are free",
@@ -370,41 +433,122 @@ class Store:
         tree = result.kind == "tree"
         return os.path.lexists(self.layer_path(result.layers[-1]) if tree else self.object_path(result.digest))
 
-    @contextmanager
-    def lock(self, waits: Callable[[str], None]) -> Iterator[bool]:
-        """Hold the store's lock; when another forge has it, tell its process id to `waits` and wait.
+    # Locks
 
+    @contextmanager
+    def lock(self, waits: Callable[[str], None], *, alone: bool = False) -> Iterator[bool]:
+        """Hold the project's lock and share the store's; or hold the store's alone, so that results can be removed.
+
+        When another forge is in the way, tell its process id to `waits` and wait.
         Yields whether another forge has changed the store since it was opened, in that wait or before.
         Raises `StoreError` when the store was removed meanwhile.
         """
-        path = os.path.join(self.root, LOCK)
-        waited = False
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waits(os.pread(descriptor, 64, 0).decode().partition(" ")[0] or "unknown")
-                waited = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not os.fstat(descriptor).st_nlink:
-                raise StoreError(f"another forge removed the store {self.root}", hint="run forge again")
-            with suppress(OSError):  # a full disk: then nobody learns whom to wait for
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()} {time.time_ns()}".encode(), 0)
+        with ExitStack() as held:
+            store, running = self._open(LOCK, held), self._open(RUNNING, held)
+            project = store if alone else self._open(self.lock_name, held)
+            waited = not alone and _wait(project, fcntl.LOCK_EX, lambda: _said(project) or "unknown", waits)
+            shared = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+            waited |= _wait(store, shared, lambda: _holder(running, 0), waits)
+            if not all(os.fstat(descriptor).st_nlink for descriptor in (project, store)):
+                raise _removed(self.root)
+            fcntl.lockf(running, fcntl.LOCK_SH, 1, 0)  # fcntl(2): until this process closes it, however it was opened
+            if alone:
+                os.utime(store)
+            else:
+                with suppress(OSError):  # a full disk: then nobody learns whom to wait for
+                    os.truncate(project, 0)
+                    os.pwrite(project, f"{os.getpid()} {time.time_ns()}".encode(), 0)
+            self._running = running
+            held.callback(self._let_go)
             yield waited or self.records.changed_by_others
-        finally:
-            os.close(descriptor)
 
+    def _open(self, name: str, held: ExitStack) -> int:
+        """Open a lock of the store, made when it is not there."""
+        try:
+            if name == self.lock_name:
+                with suppress(FileExistsError):
+                    os.mkdir(os.path.join(self.root, LOCKS))  # stores of earlier versions have none
+            found = os.open(os.path.join(self.root, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            raise _removed(self.root) from None
+        held.callback(os.close, found)
+        return found
 
-    def holder(self) -> str:
-        """Return the process id of the forge that changes the store now, or nothing."""
-        with suppress(OSError), open(os.path.join(self.root, LOCK), encoding="ascii") as stream:
+    def _let_go(self) -> None:
+        self._running = None
+        self._claims.clear()
+
+    def claim(self, fingerprint: str) -> str | None:
+        """Have what has this fingerprint built by no other forge until `unclaim`; or return the one that builds it.
+
+        That is its process id. Call with the project's lock held.
+        """
+        if self._running is None:
+            raise ValueError("the lock is not held")
+        at = _place_of(fingerprint)
+        while True:
+            try:
+                fcntl.lockf(self._running, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            except (BlockingIOError, PermissionError):  # fcntl(2): EAGAIN or EACCES
+                if holder := _holder(self._running, at):
+                    return holder
+                continue
+            self._claims[fingerprint] += 1
+            return None
+
+    def unclaim(self, fingerprint: str) -> None:
+        """Let other forges build what has this fingerprint, when no other target of this one has the same."""
+        self._claims[fingerprint] -= 1
+        if not self._claims[fingerprint] and self._running is not None:
+            fcntl.lockf(self._running, fcntl.LOCK_UN, 1, _place_of(fingerprint))
+
+    def discard_unknown(self) -> None:
+        """Remove what no record knows, unless another forge is at work; `gc` does it later then."""
+        with suppress(OSError), open(os.path.join(self.root, LOCK), "a", encoding="ascii") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.discard(())
+
+    def builder(self) -> str:
+        """Return the process id of the forge that builds the project now, or nothing."""
+        with suppress(OSError), open(os.path.join(self.root, self.lock_name), encoding="ascii") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return stream.read().partition(" ")[0]
+                return _said(stream.fileno())
         return ""
+
+
+def _wait(descriptor: int, how: int, holder: Callable[[], str], waits: Callable[[str], None]) -> bool:
+    """Take a lock; when somebody has it, tell `waits` who and wait. Return whether that was so."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if found := holder():
+            waits(found)
+        fcntl.flock(descriptor, how)
+        return True
+    return False
+
+
+def _said(descriptor: int) -> str:
+    """Return the process id that who holds a project's lock has written there."""
+    return os.pread(descriptor, 64, 0).decode().partition(" ")[0]
+
+
+def _holder(running: int, at: int) -> str:
+    """Return the id of a process that has locked a byte of `running`, nothing if none has."""
+    asked = struct.pack(_STRUCT_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+    kind, *_, process = struct.unpack(_STRUCT_FLOCK, fcntl.fcntl(running, fcntl.F_GETLK, asked))
+    return "" if kind == fcntl.F_UNLCK else str(process or "unknown")
+
+
+def _place_of(fingerprint: str) -> int:
+    """Return which byte of `running` stands for a fingerprint: never the first."""
+    return 1 + int(fingerprint[:15], 16)
+
+
+def _removed(root: str) -> StoreError:
+    return StoreError(f"another forge removed the store {root}", hint="run forge again")
 
 
 def outputs(held: Held) -> list[str]:
@@ -423,6 +567,16 @@ def project_of(root: str, file: str) -> str:
     return os.path.relpath(path, store) if store.startswith(f"{os.path.dirname(path)}/") else path
 
 
+def _name_of(project: str) -> str:
+    """Return a project, as `project_of` names it, as a name of a file."""
+    return xxhash.xxh3_64_hexdigest(os.fsencode(project))
+
+
+def _mark_of(project: str) -> str:
+    """Return how a project's names in `failed` end; `file_name` makes none that has two signs of percent together."""
+    return "" if project in _USUAL else f"%%{_name_of(project)}"
+
+
 def folder_of(root: str, project: str) -> str:
     """Return the folder of a project in the store at `root`."""
     return os.path.dirname(os.path.normpath(os.path.join(os.path.realpath(root), project)))
@@ -437,7 +591,7 @@ def _make(root: str) -> None:
                 f"{root} holds '{strange[0]}' and is no store of forge's",
                 hint="name a folder for the store that is empty, or not there yet",
             )
-        for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, EMPTY):
+        for folder in (OBJECTS, LAYERS, STAGING, CACHE, LOGS, LOCKS, EMPTY):
             os.makedirs(os.path.join(root, folder), exist_ok=True)
         with open(os.path.join(root, CACHEDIR_TAG), "w", encoding="ascii") as stream:
             stream.write(_TAG)
@@ -493,10 +647,11 @@ def _link_or_copy(source: str, to: str) -> None:
                 os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
                 os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
                 return
-    os.unlink(to)
-    if status.st_nlink == 1:
-        with suppress(OSError):
-            os.link(source, to)
-            return
+        os.unlink(to)
+        fcntl.flock(old, fcntl.LOCK_EX)  # two projects may place it at once, and only one of them may link it
+        if os.fstat(old.fileno()).st_nlink == 1:
+            with suppress(OSError):
+                os.link(source, to)
+                return
     copy_file(source, to)
     mark(to)

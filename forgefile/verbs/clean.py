@@ -47,7 +47,7 @@ def _clean(project: engine.Project, options: argparse.Namespace) -> int:
         say("there is no store, so nothing to remove")
         return 0
     refuse_read_only(store)
-    with store.lock(waits):
+    with store.lock(waits, alone=True):
         if options.all:
             _refuse_shared(store)
             if store.shown():

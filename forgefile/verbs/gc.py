@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             choice = collect.plan(store, options.max_size, declared)
         else:
             refuse_read_only(store)
-            with store.lock(waits):
+            with store.lock(waits, alone=True):
                 store.sweep()
                 choice = collect.plan(store, options.max_size, declared)
                 collect.carry_out(store, choice)

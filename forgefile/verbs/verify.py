@@ -139,7 +139,7 @@ class _Verification:
             self._tell(event)
 
     def _waits(self, holder: str) -> None:
-        self._tell(events.Note(t=_clock(), message=f"waiting for the forge that builds here (process {holder})"))
+        self._tell(engine.waiting(holder, _clock()))
 
     def _refuse_stale(self) -> None:
         """Raise `UsageError` when something changed since the first build."""

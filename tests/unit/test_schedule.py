@@ -292,16 +292,37 @@ def test_stop_gives_up_what_does_not_run():
     assert schedule.stop() == []
 
 
+def test_what_is_withdrawn_holds_nothing_and_can_be_queued_again():
+    schedule = schedule_of(ALL)
+    ready(schedule)
+    run(schedule, LOW)
+    schedule.withdraw(LOW)
+    assert (schedule.state(LOW), schedule.busy, ready(schedule)) == (State.READY, False, [])
+    run(schedule, LOW)
+    schedule.withdraw(LOW)
+    schedule.done(LOW)
+    assert ready(schedule) == [LEFT, RIGHT]
+
+
+def test_what_is_withdrawn_is_given_up_with_the_rest():
+    schedule = schedule_of(ALL)
+    ready(schedule)
+    run(schedule, LOW)
+    schedule.withdraw(LOW)
+    assert LOW in schedule.stop()
+
+
 MOVES = {
     "queue": Schedule.queue,
     "done": Schedule.done,
     "fail": Schedule.fail,
+    "withdraw": Schedule.withdraw,
 }
 LEGAL = {
     State.WANT: (),
     State.READY: ("queue", "done", "fail"),
     State.QUEUED: (),
-    State.RUNNING: ("done", "fail"),
+    State.RUNNING: ("done", "fail", "withdraw"),
     State.DONE: (),
     State.FAILED: (),
     State.SKIPPED: (),

@@ -37,6 +37,7 @@ def built(store, content="content", mode=0o644, *, fingerprint=None, target="a")
     store.records.remember(Record(fingerprint or content, target, MANIFEST, made.result, 1.0))
     os.rmdir(f"{staging}/run")
     os.rmdir(staging)
+    store.sweep()
     return made.result
 
 
@@ -468,7 +469,7 @@ def test_a_free_lock_is_not_waited_for(store):
             assert waited is False
             with open(f"{store.root}/lock") as stream, pytest.raises(BlockingIOError):
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            assert Path(store.root, "lock").read_text().partition(" ")[0] == f"{os.getpid()}"
+            assert Path(store.root, store.lock_name).read_text().partition(" ")[0] == f"{os.getpid()}"
     assert waits == []
 
 
@@ -529,7 +530,107 @@ def test_a_killed_forge_leaves_no_lock(store):
         assert waited is False
 
 
+def test_projects_do_not_wait_for_each_other_but_for_who_is_alone(store):
+    """flock(2) tells two openings of one process apart."""
+    other = Store.open(store.root, project="/other/Forgefile.py")
+    waits = []
+    with store.lock(waits.append), other.lock(waits.append):
+        with open(f"{store.root}/lock") as stream, pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert (store.builder(), other.builder()) == (str(os.getpid()),) * 2
+    assert waits == []
+    assert (store.builder(), other.builder()) == ("", "")
+    other.records.close()
+
+
+def test_who_is_to_be_alone_waits_for_a_builder_and_says_for_whom(store):
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(store.root, held, let_go))
+    other.start()
+    assert held.wait(20)
+    waits = []
+
+    def told(holder):
+        waits.append(holder)
+        let_go.set()
+
+    with store.lock(told, alone=True) as waited:
+        assert waited is True
+        assert store.builder() == ""
+    assert waits == [str(other.pid)]
+    other.join(20)
+
+
+def claim(root, held, let_go):
+    store = Store.open(root, project="/other/Forgefile.py")
+    with store.lock(lambda _: None):
+        assert store.claim(FINGERPRINT) is None
+        held.set()
+        let_go.wait(20)
+        store.unclaim(FINGERPRINT)
+        held.clear()
+        let_go.clear()
+        let_go.wait(20)
+
+
+FINGERPRINT = "f" * 32
+
+
+@pytest.mark.parametrize("end", ["killed", "done"])
+def test_what_one_forge_builds_another_cannot_claim(store, end):
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    other = context.Process(target=claim, args=(store.root, held, let_go))
+    other.start()
+    assert held.wait(20)
+    with store.lock(lambda _: None):
+        assert store.claim(FINGERPRINT) == str(other.pid)
+        assert store.claim("0" * 32) is None
+        if end == "killed":
+            other.kill()
+            other.join(20)
+        else:
+            let_go.set()
+            while held.is_set():
+                pass
+        assert store.claim(FINGERPRINT) is None
+        assert store.claim(FINGERPRINT) is None, "another target of this forge"
+    other.kill()
+    other.join(20)
+
+
+def test_nothing_is_claimed_without_the_lock(store):
+    with pytest.raises(ValueError, match="the lock is not held"):
+        store.claim(FINGERPRINT)
+
+
+def test_what_a_living_forge_has_in_staging_is_not_swept(store):
+    other = Store.open(store.root, project="/other/Forgefile.py")
+    folder = other.stage(1)
+    Path(store.root, "staging/1").mkdir()
+    Path(store.root, "staging/1-1/2").mkdir(parents=True)
+    Path(store.root, "staging/link").symlink_to(folder)
+    store.stage(1)
+    store.sweep()
+    assert os.listdir(f"{store.root}/staging") == [os.path.basename(os.path.dirname(folder))]
+    other.sweep()
+    assert os.listdir(f"{store.root}/staging") == []
+    other.records.close()
+
+
 # What failed
+
+
+def test_targets_of_one_name_are_kept_for_each_project(store):
+    stores = [store, *(Store.open(store.root, project=f"/{name}/Forgefile.py") for name in "xy")]
+    kept = [failed(each, "a%%b") for each in stores]
+    assert len(set(kept)) == 3
+    for number, each in enumerate(stores):
+        assert [path.exists() for path in kept] == [False] * number + [True] * (3 - number)
+        each.discard_failed(None)
+    for each in stores[1:]:
+        each.records.close()
 
 
 def failed(store, target, base=None):
@@ -540,7 +641,7 @@ def failed(store, target, base=None):
     (out / "half").write_text(target)
     Path(staging, "run/tmp").mkdir(parents=True, exist_ok=True)
     Path(staging, "run/tmp/note").touch()
-    return Path(keep_failed(store.root, staging, target, base))
+    return Path(keep_failed(store.root, staging, store.failed_name(target), base))
 
 
 @pytest.mark.parametrize("base", [None, ("layer",)])
