@@ -1,6 +1,8 @@
 # ruff: noqa: E501  what stands in a Forgefile is easier to read on one line
 """A step that reaches for what it is not shown fails, and the failure names that and the line to add."""
 
+NOTHING = "forge shell --failed shows what it had made, where it failed"
+"""The hint of a failure of which nothing more is known."""
 HINTS = (
     ("cat data/a", 'add forge.source("data/a") to its argv'),
     ("find 'data' -name a", 'add forge.source("data") to its argv'),
@@ -14,9 +16,9 @@ HINTS = (
     ("cat other", "add the handle of the target 'other' to its argv"),
     ("curl http://deb.debian.org", "add network=True"),
     ("mount -t tmpfs none /mnt", "add mounts=True"),
-    ("cat no/such/file", None),
-    ("cat declared", None),
-    ("false", None),
+    ("cat no/such/file", NOTHING),
+    ("cat declared", NOTHING),
+    ("false", NOTHING),
 )  # fmt: skip
 
 
@@ -33,7 +35,7 @@ def test_the_failure_names_what_is_missing_and_the_line_to_add(project):
     ended = project.json("-k", status=1)
     for number, (line, wanted) in enumerate(HINTS):
         hint = ended.only("failed", f"t-{number}").get("hint")
-        assert hint is None if wanted is None else hint.endswith(wanted), (line, hint)
+        assert hint.endswith(wanted), (line, hint)
 
 
 def test_a_script_in_a_tree_is_told_of_inputs(project):
@@ -48,6 +50,6 @@ def test_a_script_in_a_tree_is_told_of_inputs(project):
     )
     ended = project.json("-k", status=1)
     assert ended.only("failed", "a")["hint"] == 'steps see declared inputs alone: add forge.source("data/a") to its inputs'
-    assert ended.only("failed", "b").get("hint") is None
+    assert ended.only("failed", "b")["hint"] == NOTHING
     project.write("a.sh", "#!/bin/sh\ncat data/a; exit 2\n")
     assert "add forge.source" in project.json("a", status=1).only("failed", "a")["hint"]
