@@ -392,7 +392,7 @@ class Store:
 
     def refuse_full_disk(self) -> None:
         """Raise `UsageError` when the disk that holds the store has no room to work."""
-        free = self.free_bytes()
+        free = self._room_bytes()
         if free < _DISK_MINIMUM:
             raise UsageError(
                 f"the disk is full: {free >> 20} MiB are free at {self.root}, forge needs {_DISK_MINIMUM >> 20}",
@@ -405,7 +405,7 @@ class Store:
         Where files may share blocks or be compressed, what they took before does not tell what they take. What killed
         runs and failed targets left makes room when there are others in its place.
         """
-        free = self.free_bytes()
+        free = self._room_bytes()
         if needed <= free:
             return
         from forgefile import linux  # noqa: PLC0415  hardly ever
@@ -421,12 +421,20 @@ class Store:
             )
 
     def free_bytes(self) -> int:
-        """Return how much this user can write to the disk that holds the store, or will."""
+        """Return how much is free on the disk that holds the store, or will, as df(1) says: without root's reserve."""
+        status = self._disk()
+        return status.f_bavail * status.f_frsize
+
+    def _room_bytes(self) -> int:
+        """Return how much this user can write there at most."""
+        status = self._disk()
+        return (status.f_bavail if os.geteuid() else status.f_bfree) * status.f_frsize
+
+    def _disk(self) -> os.statvfs_result:
         folder = self.root
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
-        status = os.statvfs(folder)
-        return (status.f_bavail if os.geteuid() else status.f_bfree) * status.f_frsize
+        return os.statvfs(folder)
 
     def holds(self, result: Result) -> bool:
         """Tell whether the file of a result, or the top layer of a tree, lies in the store, in whatever state."""
