@@ -1,12 +1,4 @@
-"""forge verify: build targets, and again from nothing under other conditions; name the first that differs.
-
-The first build is any build's, in the project's store. The second is another forge, `again`, a process of its own
-with another environment. Its store is a folder in the first one's staging, so that nothing of it is left behind. It
-sees the project in another folder, since all of the host is shown a second time, read-only, in its mount namespace.
-
-What it makes is compared as it comes. A target is built when all below it came out the same, so the first that does
-not is what differs, and the second build ends there.
-"""
+"""forge verify: build targets, and again from nothing under other conditions; name the first that differs."""
 
 import argparse
 import os
@@ -72,6 +64,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 # The first build, and the comparison ---------------------------------------------------------------------------------
+
+# The first build is any build's, in the project's store. The second is another forge, `again`, a process of its own
+# with another environment. Its store is a folder in the first one's staging, so that nothing of it is left behind. It
+# sees the project in another folder, since all of the host is shown a second time, read-only, in its mount namespace.
+#
+# What it makes is compared as it comes. A target is built when all below it came out the same, so the first that does
+# not is what differs, and the second build ends there.
 
 
 class _Orders(NamedTuple):

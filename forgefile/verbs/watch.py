@@ -1,6 +1,7 @@
 """forge watch: build targets, and again whenever a source, the Forgefile or what it looked at has changed.
 
-Each build is a process of its own, see `rebuild`; this one watches, waits and runs the command that follows a build.
+Files are waited for that are still being written. A change during a build ends what it makes wrong, and what is still
+right is built to its end.
 """
 
 import argparse
