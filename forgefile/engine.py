@@ -7,6 +7,7 @@ that is rebuilt to the same content stops the rebuild there.
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -237,6 +238,13 @@ def foretell(project: Project, wanted: Collection[Target], jobs: int, *, tell: T
     forecast.refuse_small_disk(planner, store, decisions)
 
 
+def _sweep(store: Store) -> None:
+    """Remove what a forge left that was killed when all was done."""
+    with suppress(OSError):
+        if not store.records.read_only:
+            store.sweep()
+
+
 def build(
     project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock,
     nursery: Nursery | None = None,
@@ -256,6 +264,7 @@ def build(
     run = partial(_Build, project, placed=placed, settings=settings, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
         status = run(decisions, tell=tell).run()
+        _sweep(store)
         if not status and before is not None and before == generation(store.root, store.lock_name):
             _keep(project, wanted, settings, before)
         return status

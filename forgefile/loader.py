@@ -17,6 +17,12 @@ from forgefile.location import Location
 from forgefile.reads import Reads
 
 
+def missing(path: str) -> UsageError:
+    """Return the error that there is no Forgefile at a path."""
+    hint = "forge init writes a Forgefile.py here; -f FILE names another one, -C DIR its folder"
+    return UsageError(f"there is no {os.path.relpath(path)}", hint=hint)
+
+
 def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
     """Evaluate the Forgefile at an absolute path with the `-D` settings; `reads` notes what it looks at.
 
@@ -29,10 +35,7 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
     except IsADirectoryError:
         raise UsageError(f"{os.path.relpath(path)} is a folder, not a Forgefile") from None
     except FileNotFoundError:
-        raise UsageError(
-            f"there is no {os.path.relpath(path)}",
-            hint="forge init writes a Forgefile.py here; -f FILE names another one, -C DIR its folder",
-        ) from None
+        raise missing(path) from None
     except OSError as error:
         raise UsageError(f"{os.path.relpath(path)} cannot be read: {error.strerror}") from None
     root = os.path.dirname(path)

@@ -150,7 +150,7 @@ def refuse_overwriting(file: str, texts: Mapping[str, str]) -> None:
     tops = sorted({name.partition("/")[0] for name in texts if name})
     there = [path for path in (file, *(os.path.join(folder, top) for top in tops)) if os.path.lexists(path)]
     if there:
-        names = " and ".join(os.path.relpath(path) for path in there)
+        names = ", ".join(os.path.relpath(path) for path in there)
         raise UsageError(
             f"{names} {'is' if len(there) == 1 else 'are'} there already, and forge init overwrites nothing",
             hint="name a new folder: forge init DIR",

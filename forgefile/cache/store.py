@@ -367,7 +367,10 @@ class Store:
         self.records.keep_object_key(result.digest, stat_key(os.lstat(self.object_path(result.digest))))
 
     def sweep(self) -> None:
-        """Remove what killed runs left in staging, and what this one has there. Call with the lock held."""
+        """Remove what killed runs left in staging, and what this one has there.
+
+        That needs no lock of the store's: what a living forge has in staging is locked itself.
+        """
         with ExitStack() as held:
             mine = [self._staging.path] if self._staging else []
             _remove([*mine, *self._left(held)])

@@ -155,10 +155,11 @@ def _target(project: engine.Project, word: str | None) -> Target:
     if word is not None:
         target = one(project, word)
     else:
-        chosen = project.graph.select([])
-        if len(chosen) != 1:
-            raise UsageError(f"the Forgefile has {len(chosen)} default targets", hint="name the one to boot")
-        target = chosen[0]
+        files = [target for target in project.graph.select([]) if target.output == "file"]
+        if len(files) != 1:
+            problem = f"{len(files)} of the Forgefile's default targets are files"
+            raise UsageError(problem, hint="name the one to boot")
+        target = files[0]
     if target.output != "file":
         hint = "a DiskImage of it can"
         raise UsageError(f"target '{target.name}' is a tree, which cannot be booted", hint=hint)

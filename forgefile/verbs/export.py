@@ -13,6 +13,9 @@ SYNOPSIS = "export TREE DEST"
 SUMMARY = "write a tree to a folder, or to DEST.tar"
 EXAMPLES = (("forge export rootfs rootfs.tar", "a tree, with owners, modes, devices and attributes"),)
 
+_ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar.xz", ".tar.zst", ".tar.bz2", ".cpio", ".iso", ".img", ".squashfs")
+"""Endings by which people would expect no folder."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own arguments to its parser."""
@@ -33,6 +36,9 @@ def _export(project: engine.Project, target: Target, options: argparse.Namespace
     if decision.action not in ("none", "restore") or target not in project.planner.results:
         raise UsageError(f"target '{target.name}' is not up to date", hint=f"forge {target.name}")
     destination = os.path.abspath(options.destination)
+    if target.output == "tree" and options.destination.endswith(_ARCHIVES):
+        hint = "write a .tar, or declare a Pack of the tree, which compresses it"
+        raise UsageError(f"forge export writes no such archive: {options.destination}", hint=hint)
     if os.path.lexists(destination):
         raise UsageError(f"{options.destination} exists already", hint="forge export never writes over anything")
     if not os.path.isdir(os.path.dirname(destination)):

@@ -9,8 +9,8 @@ from typing import Any
 
 from forgefile import engine
 from forgefile.cache.store import Store, project_of
-from forgefile.errors import UsageError
 from forgefile.history import Build, builds
+from forgefile.loader import missing
 from forgefile.report import words
 from forgefile.verbs import aligned, say
 
@@ -59,7 +59,7 @@ def open_store(options: argparse.Namespace) -> Store:
     file = os.path.abspath(options.file)
     root = engine.store_of(file, options.store)
     if not os.path.exists(file) and not os.path.isdir(root):
-        raise UsageError(f"there is no {options.file} here", hint="-C names its folder, -f the file")
+        raise missing(file)
     return Store.open(root, project=project_of(root, file), read_only=True)
 
 

@@ -182,7 +182,7 @@ REFUSED = {
     "a tree": (("tree",), "target 'tree' is a tree, which cannot be booted\n  hint: a DiskImage of it can\n"),
     "no such target": (("disk.imge",), "did you mean 'disk.img'?"),
     "two targets": (("d*",), "'d*' matches 3 targets; name one\n"),
-    "no target named": ((), "the Forgefile has 4 default targets\n  hint: name the one to boot\n"),
+    "no target named": ((), "3 of the Forgefile's default targets are files\n  hint: name the one to boot\n"),
     "no disk": (("data",), "data cannot be booted: there is no code in its first sector and no EFI system partition\n  hint: is it a disk image?\n"),
     "the other firmware": (("disk.img", "--firmware", "uefi"), "disk.img has nothing that UEFI could start: no EFI system partition\n  hint: --firmware bios\n"),
     "a BIOS where there is none": (("disk.img", "--arch", "arm64", "--firmware", "bios"), "disk.img is for arm64, which has no BIOS\n"),

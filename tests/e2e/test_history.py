@@ -179,7 +179,7 @@ def test_it_is_read_where_nothing_can_be_written_and_refuses_what_makes_no_sense
         (("history", "-n", "0"), "expected a number from 1, got '0'"),
         (("history", "-n", "x"), "expected a number from 1, got 'x'"),
         (("history", "x"), "unrecognized arguments: x"),
-        (("history", "-f", "none.py", "--store", "nowhere"), "there is no none.py here"),
+        (("history", "-f", "none.py", "--store", "nowhere"), "there is no none.py"),
     ):
         ended = users.forge(*words, status=2)
         assert said in ended.err

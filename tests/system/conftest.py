@@ -14,6 +14,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 
 
+@pytest.hookimpl(tryfirst=True)  # before that of xdist, which looks for the mark
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one process run all tests of this folder, where others run beside it: the example is built once."""
     for item in items:

@@ -81,6 +81,8 @@ def test_it_boots_as_a_target(example: Project) -> None:
     assert any(line.startswith("Linux version ") for line in console), "without the kernel's times"
     assert sha256(example.root / "disk.img") == before
     assert example.build("-f", "Boot.py", "boot.log").targets("started") == set()
+    for name in ("Boot.py", "boot.log"):
+        (example.root / name).unlink()
 
 
 def test_a_second_run_runs_nothing(example: Project) -> None:

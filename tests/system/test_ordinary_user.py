@@ -78,5 +78,5 @@ def test_a_user_without_ids_is_told_what_to_do(home: Path, forge: Forge) -> None
         path.write_text("".join(line for line in lines if not line.startswith(f"{USER}:")))
     refused = forge("rootfs")
     assert refused.returncode == 2
-    assert "/etc/subuid gives the user forge-test no" in refused.stderr
+    assert f"/etc/subuid gives the user {USER} no" in refused.stderr
     assert "usermod --add-subuids" in refused.stderr
