@@ -52,7 +52,7 @@ def write(path):
 
 def make(folder):
     """Make a file in a folder."""
-    path = f"{folder}/forge-e2e-made"
+    path = f"{folder}/forge-e2e-made-{os.getpid()}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
     os.unlink(path)
 
@@ -94,7 +94,7 @@ def by_handle(path):
 
 def node(kind, major, minor):
     """Make a device node and open it."""
-    path = "/tmp/forge-e2e-node"
+    path = f"/tmp/forge-e2e-node-{os.getpid()}"
     os.mknod(path, kind | 0o600, os.makedev(major, minor))
     try:
         os.close(os.open(path, os.O_RDONLY))

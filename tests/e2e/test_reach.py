@@ -35,7 +35,7 @@ def bait(anyone):
     """What lies about on a machine: files of the project and the home, a socket, one without a name."""
     anyone.write("hidden", "secret")
     home = Path(anyone.environment()["HOME"])
-    credentials, path = home / ".forge-e2e-credentials", f"/run/forge-e2e-{os.getpid()}"
+    credentials, path = home / f".forge-e2e-credentials-{os.getpid()}", f"/run/forge-e2e-{os.getpid()}"
     credentials.write_text("secret")
     abstract = f"forge-e2e-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as nameless, socket.create_server(("127.0.0.1", 0)) as local:

@@ -47,10 +47,10 @@ def test_the_host_is_not_there(project, path):
 
 def test_the_project_and_the_store_are_not_there(machine):
     machine.write("hidden", "no")
-    secret = Path.home() / ".forge-e2e-secret"
+    secret = Path.home() / f".forge-e2e-secret-{os.getpid()}"
     secret.write_text("secret")
     try:
-        out = shown(machine, f"ls -d {machine.root} {machine.root}/.forge {secret} ~/.forge-e2e-secret 2>/dev/null | wc -l; "
+        out = shown(machine, f"ls -d {machine.root} {machine.root}/.forge {secret} ~/{secret.name} 2>/dev/null | wc -l; "
                              "cat /proc/self/mountinfo; find / -xdev -name 'hidden' 2>/dev/null | wc -l")  # fmt: skip
     finally:
         secret.unlink()

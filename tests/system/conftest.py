@@ -14,14 +14,6 @@ import pytest
 REPO = Path(__file__).parents[2]
 
 
-@pytest.hookimpl(tryfirst=True)  # before that of xdist, which looks for the mark
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run all tests of this folder, where others run beside it: the example is built once."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("system"))
-
-
 class Run(NamedTuple):
     """One run of forge."""
 
