@@ -256,7 +256,7 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
     """Keep what a run knew that planned and built a part of what a snapshot had."""
     facts, saved = snapshot.facts, part.saved
     listing = _Listing(facts.paths, array("q", facts.statuses), bytearray(facts.hashes))
-    spans = facts.spans
+    spans, runs = facts.spans, facts.runs
     for artifact in sorted(snapshot.changed, reverse=True):
         path = saved.artifacts[artifact][1]
         saved.artifacts[artifact] = (*saved.artifacts[artifact][:2], planner.digest(path))
@@ -277,6 +277,7 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
         listing.hashes[(first - facts.fixed) * 16 : (end - facts.fixed) * 16] = new.hashes
         longer = len(new.paths) - (end - first)
         spans = [*spans[: artifact + 1], *(at + longer for at in spans[artifact + 1 :])] if longer else spans
+        runs = []
     places = {path: number for number, path in enumerate(listing.paths[: facts.fixed])}
     for path, status in _outputs(planner, store, part.wanted).items():
         listing.statuses[places[path]] = status
@@ -287,7 +288,7 @@ def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occa
     facts = facts._replace(
         token=os.urandom(8).hex(),
         generation=occasion.generation,
-        runs=runs_of(listing.paths),
+        runs=runs or runs_of(listing.paths),
         statuses=listing.statuses.tobytes(),
         hashes=bytes(listing.hashes),
         spans=spans,

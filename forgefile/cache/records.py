@@ -258,7 +258,12 @@ class Records:
     def use(self, targets: Collection[str]) -> None:
         """Note that the latest results of targets are used now. What was noted less than a day ago is left alone."""
         now = time.time()
-        for name, fingerprint in self._db.execute(_UNUSED, (_stored(self.project), now - _DAY_S)).fetchall():
+        known: tuple[Any, ...] = (_stored(self.project), now - _DAY_S)
+        if len(targets) < _FEW:
+            rows = [row for name in targets for row in self._db.execute(_UNUSED_ONE, (*known, _stored(name)))]
+        else:
+            rows = self._db.execute(_UNUSED, known).fetchall()
+        for name, fingerprint in rows:
             if _read(name) in targets:
                 self._write(
                     "UPDATE record SET used=? WHERE fingerprint=? AND project=? AND target=?",
@@ -471,6 +476,9 @@ _UNUSED = (
     "SELECT target, fingerprint FROM current JOIN record USING (project, target, fingerprint)"
     " WHERE project=? AND used<?"
 )
+_UNUSED_ONE = f"{_UNUSED} AND target=?"
+_FEW = 100
+"""Of so many targets each is asked for alone: there may be far more in the records."""
 _LAST_BUILD = "SELECT MAX(number) FROM build WHERE project=?"
 _BEGIN = (
     "INSERT INTO build SELECT ?1, (SELECT 1 + COALESCE(MAX(number), 0) FROM build WHERE project=?1), ?2, ?3,"
