@@ -276,6 +276,7 @@ def slow(two):
         "b = forge.target('b', Shell(line='cat $1/*', inputs=(forge.source('tree'),)))",
         "forge.target('c', Shell(line='cat $1 $2', inputs=(a, b)))",
     )
+    settle()
     return two
 
 
