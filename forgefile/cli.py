@@ -253,8 +253,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
             resume=options.resume,
         )
         status = engine.build(project, wanted, settings, tell=display.report, clock=clock, nursery=nursery)
-        with suppress(StoreError):  # a full disk, where nothing had to be built
-            project.store.records.use({target.name for target in project.graph.closure(wanted)})
+        project.use(wanted)
         return status
     finally:
         display.close()

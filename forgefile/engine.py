@@ -17,7 +17,7 @@ from forgefile.cache.records import Record
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation
 from forgefile.cache.store import Store, project_of
 from forgefile.channel import Channel, readable
-from forgefile.errors import ForgefileError, OvertakenError, UsageError
+from forgefile.errors import ForgefileError, OvertakenError, StoreError, UsageError
 from forgefile.fingerprint import encode, fingerprint, is_whole, resumed
 from forgefile.graph import Graph, inputs
 from forgefile.job import Again, Fetched, Job, JobResult, Message, Printed, SecretFile, StepBegan, View
@@ -115,6 +115,11 @@ class Project(NamedTuple):
     def wanted(self, words: Collection[str]) -> tuple[Target, ...]:
         """Return the targets that names and globs select; of a part, those that it has of them."""
         return self.graph.select(words) if self.part is None else self.part.wanted
+
+    def use(self, wanted: Collection[Target]) -> None:
+        """Note that the results of targets, and of all that they need, are used now; on a full disk nobody does."""
+        with suppress(StoreError):
+            self.store.records.use({target.name for target in self.graph.closure(wanted)})
 
     def close(self) -> None:
         """Let go of the store."""

@@ -18,7 +18,7 @@ from forgefile import engine, events, linux
 from forgefile.cache.layout import SNAPSHOTS
 from forgefile.cache.snapshot import Snapshot, boot, generation, key_of, load
 from forgefile.channel import Channel, readable
-from forgefile.errors import ForgeError, OvertakenError, StoreError
+from forgefile.errors import ForgeError, OvertakenError
 from forgefile.fingerprint import fingerprint
 from forgefile.model import Secret, Source, Target
 from forgefile.nursery import Nursery
@@ -200,8 +200,7 @@ def _build_with(
         status = engine.build(
             project, wanted, settings, tell=tell, clock=lambda: time.monotonic() - began, nursery=nursery
         )
-        with suppress(StoreError):  # a full disk, where nothing had to be built
-            project.store.records.use({target.name for target in project.graph.closure(wanted)})
+        project.use(wanted)
         return status
     finally:
         display.close()

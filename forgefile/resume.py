@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -192,29 +192,7 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
     def number(name: str, path: str) -> int:
         return artifacts.setdefault((name, path, planner.digest(path)), len(artifacts))
 
-    entries: list[tuple[Any, ...]] = []
-    for target in closure:
-        described = planner.describe(target)
-        inputs = tuple(
-            ~number(each.path, planner.source_path(each)) if isinstance(each, Source) else places[each]
-            for each in target.inputs
-            if not isinstance(each, Secret)
-        )
-        tools = tuple(~number("", path) for _, path in described.tools)
-        base = getattr(target.rule, "base", None)
-        rest = (
-            target.location,
-            target.pools,
-            target.timeout_s,
-            target.budget,
-            target.inputs.index(base) if isinstance(base, Target) else None,
-            tuple(target.inputs.index(tree) for tree in described.scratched),
-            tuple((index, each) for index, each in enumerate(target.inputs) if isinstance(each, Secret)),
-            pickle.dumps(described.steps),
-        )
-        result = planner.results[target]
-        kept = Entry(target.name, target.output, kind_of(target), inputs, tools, pickle.dumps(rest), result[1:])
-        entries.append(tuple(kept))
+    entries = [tuple(_entry(planner, target, places, number)) for target in closure]
     secret = _secret_variables(planner, closure)
     files = [os.path.join(planner.root, each.file) for t in closure for each in planner.secrets(t) if each.file]
     read = {**reads.paths, **dict.fromkeys(files, True)}
@@ -250,6 +228,32 @@ def keep(planner: Planner, store: str, wanted: Collection[Target], occasion: Occ
     options = tuple(map(tuple, planner.graph.options))
     graph = Saved(entries, list(artifacts), tuple(places[target] for target in wanted), options)
     save(os.path.join(store, SNAPSHOTS), occasion.key, facts, tuple(graph))
+
+
+def _entry(
+    planner: Planner, target: Target, places: Mapping[Target, int], number: Callable[[str, str], int]
+) -> Entry:
+    """Return what is kept of a target; `number` gives the number of an artifact by its name and path."""
+    described = planner.describe(target)
+    inputs = tuple(
+        ~number(each.path, planner.source_path(each)) if isinstance(each, Source) else places[each]
+        for each in target.inputs
+        if not isinstance(each, Secret)
+    )
+    tools = tuple(~number("", path) for _, path in described.tools)
+    base = getattr(target.rule, "base", None)
+    rest = (
+        target.location,
+        target.pools,
+        target.timeout_s,
+        target.budget,
+        target.inputs.index(base) if isinstance(base, Target) else None,
+        tuple(target.inputs.index(tree) for tree in described.scratched),
+        tuple((index, each) for index, each in enumerate(target.inputs) if isinstance(each, Secret)),
+        pickle.dumps(described.steps),
+    )
+    result = planner.results[target]
+    return Entry(target.name, target.output, kind_of(target), inputs, tools, pickle.dumps(rest), result[1:])
 
 
 def keep_part(planner: Planner, store: str, snapshot: Snapshot, part: Part, occasion: Occasion) -> None:
