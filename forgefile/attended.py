@@ -129,9 +129,11 @@ def _follow(door: socket.socket) -> bytes:
     (master,) = passed
     try:
         with terminal.handed_over(master):
-            terminal.relay(master, lambda: os.kill(os.getpid(), signal.SIGHUP))
+            is_there = terminal.relay(master)
     finally:
         os.close(master)
+    if not is_there:
+        os.kill(os.getpid(), signal.SIGHUP)
     return door.recv(_MESSAGE_BYTES)
 
 

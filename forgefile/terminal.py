@@ -11,7 +11,7 @@ import select
 import signal
 import termios
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -75,30 +75,30 @@ def handed_over(master: int) -> Iterator[None]:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def relay(master: int, hang_up: Callable[[], None]) -> None:
-    """Pass on what is typed and printed until no program has the other end; `hang_up` when the user has left."""
+def relay(master: int) -> bool:
+    """Pass on what is typed and printed until no program has the other end; return whether the user is still there.
+
+    When the user has left, that ends it at once: closing `master` then tells the programs, whatever they are at.
+    """
     os.set_blocking(master, False)
-    typed, here = b"", True
+    typed = b""
     while True:
         poll = select.poll()
         poll.register(master, select.POLLIN | (select.POLLOUT if typed else 0))
-        if here and not typed:
+        if not typed:
             poll.register(0, select.POLLIN)
         for number, ready in poll.poll():
             if number == 0:
-                typed = _read(0)
-                here = bool(typed)
-                if not here:
-                    hang_up()
+                if not (typed := _read(0)):
+                    return False
             elif ready & select.POLLOUT:
                 with suppress(BlockingIOError):
                     typed = typed[os.write(master, typed) :]
             if number == master and ready & (select.POLLIN | select.POLLHUP):
                 if not (printed := _read(master)):
-                    return
-                if here and not _written(printed):
-                    here = False
-                    hang_up()
+                    return True
+                if not _written(printed):
+                    return False
 
 
 def _read(number: int) -> bytes:
