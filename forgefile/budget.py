@@ -82,11 +82,13 @@ def _over(planner: Planner, store: Store, target: Target, budget: int) -> int | 
 
 
 def told_of(planner: Planner, store: Store, decisions: Mapping[Target, Decision]) -> dict[Target, Decision]:
-    """Return decisions; to those about results that are there and over budget, that is added as a reason."""
+    """Return decisions, inputs first, with other ones about results that are over budget and about what needs them."""
     found = dict(decisions)
     for target, decision in decisions.items():
-        if decision.action in ("none", "restore") and (problem := excess(planner, store, target)):
-            found[target] = decision._replace(reasons=(*decision.reasons, problem))
+        if failing := tuple(f"{needed.name} would fail" for needed in inputs(target) if found[needed].action == "fail"):
+            found[target] = Decision("fail", failing)
+        elif decision.action in ("none", "restore") and (problem := excess(planner, store, target)):
+            found[target] = Decision("fail", (*decision.reasons, problem))
     return found
 
 

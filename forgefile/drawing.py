@@ -11,7 +11,7 @@ from forgefile.events import Action
 from forgefile.report.words import count, duration, size
 
 Kind = Literal["target", "source", "secret"]
-State = Literal["run", "maybe", "restore", "none", "restored", "changed"]
+State = Action | Literal["restored", "changed"]
 
 
 class Node(NamedTuple):
@@ -54,6 +54,7 @@ _LOOKS: dict[State, _Look] = {
     "maybe": _Look("#fff3bf", "#b35900", "may run", "dashed"),
     "restore": _Look("#d0ebff", "#1864ab", "would be restored"),
     "restored": _Look("#e7f5ff", "#1864ab", "restored last"),
+    "fail": _Look("#ffc9c9", "#c92a2a", "would fail"),
     "changed": _Look("#ffd8a8", "#b35900", "changed"),
     "none": _Look("#f1f3f5", "#868e96", "up to date"),
 }

@@ -58,6 +58,8 @@ class Settings(NamedTuple):
     """Whether steps see folders in another order than usual."""
     resume: bool = False
     """Whether what failed goes on from the step that failed."""
+    tolerant: bool = False
+    """Whether what is over its budget is noted and not a failure: for who looks into it."""
     newer: Channel | None = None
     """Where somebody who watches may say `Newer`: then what is still right is built to its end, and nothing else.
 
@@ -268,9 +270,10 @@ def build(
     placed = wanted if settings.place else ()
     run = partial(_Build, project, placed=placed, settings=settings, clock=clock, nursery=nursery)
     if all(decision.action == "none" for decision in decisions.values()):
-        status = run(decisions, tell=tell).run()
+        job = run(decisions, tell=tell)
+        status = job.run()
         _sweep(store)
-        if not status and before is not None and before == generation(store.root, store.lock_name):
+        if job.left_nothing and before is not None and before == generation(store.root, store.lock_name):
             _keep(project, wanted, settings, before)
         return status
 
@@ -293,8 +296,9 @@ def build(
         from forgefile.history import Journal  # noqa: PLC0415  only a build that does something is noted
 
         with Journal(project, decisions, settings, tell=tell, clock=clock) as journal:
-            status = run(decisions, tell=journal.report).run()
-        if not status:
+            job = run(decisions, tell=journal.report)
+            status = job.run()
+        if job.left_nothing:
             _keep(project, wanted, settings, generation(store.root, store.lock_name, mine=True) or "")
         return status
 
@@ -428,6 +432,8 @@ class _Build:
         self._ended_here: list[str] = []
         self._programs: dict[Pairs, Pairs] = {}
         self._is_outdated = False
+        self.left_nothing = True
+        """Whether nothing is left to do or to tell."""
 
     def run(self) -> int:
         """Run until nothing is left; return the exit status."""
@@ -451,6 +457,7 @@ class _Build:
             self._close()
         now = self._clock()
         unclean = tuple(target.name for target in self._unclean) or None
+        self.left_nothing &= not status
         self._tell(events.Finished(t=now, status=status, wall_s=now, unclean=unclean, **self._count))
         return status
 
@@ -499,13 +506,20 @@ class _Build:
         self._schedule.done(target)
 
     def _excess(self, target: Target, wall_s: float = 0.0) -> events.Failed | None:
-        """Return the failure of a target whose result is there and takes more than it may, or None."""
+        """Return the failure of a target whose result is there and takes more than it may, or None.
+
+        When that is tolerated, it is noted.
+        """
         if target.budget is None:
             return None
         from forgefile import budget  # noqa: PLC0415  only where there is one
 
         problem = budget.excess(self._planner, self._store, target)
         if problem is None:
+            return None
+        if self._settings.tolerant:
+            self.left_nothing = False
+            self._tell(events.Note(t=self._clock(), message=f"{target.name}: {problem}"))
             return None
         return events.Failed(
             t=self._clock(),

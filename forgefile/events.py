@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from forgefile.model import Value
 
-Action = Literal["run", "maybe", "restore", "none"]
+Action = Literal["run", "maybe", "restore", "fail", "none"]
 
 
 class Event(Value):

@@ -23,7 +23,7 @@ class Known(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What to do and why, in words."""
+    """What to do and why, in words. `fail`: its result, or one that it needs, may not be used."""
 
     action: Action
     reasons: tuple[str, ...] = ()

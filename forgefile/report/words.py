@@ -63,6 +63,7 @@ ACTIONS: dict[Action, Span] = {
     "run": Span("would run", "good"),
     "maybe": Span("may run", "warning"),
     "restore": Span("would be restored", "kept"),
+    "fail": Span("would fail", "bad"),
     "none": Span("up to date", "aside"),
 }
 

@@ -138,7 +138,9 @@ def _built(options: argparse.Namespace) -> _Built | int:
         if options.write and _was_written(project, place):
             _tell(f"{target.name} is booted as a machine left it; 'forge {target.name}' makes it anew")
             return _Built(target, place)
-        settings = engine.Settings(len(os.sched_getaffinity(0)), every_line=form_for(sys.stderr) in EVERY_LINE)
+        settings = engine.Settings(
+            len(os.sched_getaffinity(0)), every_line=form_for(sys.stderr) in EVERY_LINE, tolerant=True
+        )
         status = engine.build(project, (target,), settings, tell=display.report, clock=_clock)
         if status:
             return status

@@ -128,7 +128,8 @@ def _build(project: engine.Project, target: Target, options: argparse.Namespace)
     """Build a target unless it is up to date, and tell of that on standard error; return the exit status."""
     held = _Held()
     settings = engine.Settings(
-        len(os.sched_getaffinity(0)), every_line=False, began_ns=time.time_ns(), key=_key(target, options), place=False
+        len(os.sched_getaffinity(0)), every_line=False, began_ns=time.time_ns(), key=_key(target, options), place=False,
+        tolerant=True,
     )
     try:
         return engine.build(project, (target,), settings, tell=held.report, clock=lambda: time.monotonic() - _BEGAN)
@@ -144,8 +145,10 @@ class _Held:
         self._held: list[Event] = []
 
     def report(self, event: Event) -> None:
+        if isinstance(event, Finished) and not (event.status or event.built or event.restored):
+            return
         self._held.append(event)
-        if self._display is None and not isinstance(event, Planned | Current | Finished):
+        if self._display is None and not isinstance(event, Planned | Current):
             self._display = reporter("auto", sys.stderr)
         if self._display is not None:
             for held in self._held:

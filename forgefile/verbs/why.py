@@ -24,7 +24,10 @@ SUMMARY = "say why a target would be built, or why it was built last; of two, ho
 EXAMPLES = (("forge why disk.img", "what of it changed, or what did when it was built last"),
             ("forge why disk.img overlay", "through which targets and fields the image takes the source"))  # fmt: skip
 _PAST = {"never built": "it had never been built"}
-_ACTIONS = {"run": "would run", "maybe": "may run", "restore": "would be restored", "none": "is up to date"}
+_ACTIONS = {
+    "run": "would run", "maybe": "may run", "restore": "would be restored", "fail": "would fail",
+    "none": "is up to date",
+}  # fmt: skip
 _PAIR = 2
 _SHOWN = 10
 """How many ways are shown."""
@@ -60,8 +63,6 @@ def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, D
         record = project.store.records.current(target.name)
         for reason in record.reasons if record else ():
             say(f"{indent}  built last because: {words.printable(_PAST.get(reason, reason))}")
-        for reason in decision.reasons:
-            say(f"{indent}  but {words.printable(reason)}")
     elif decision.action == "maybe":
         for needed in inputs(target):
             if decisions[needed].action in ("run", "maybe"):

@@ -57,8 +57,14 @@ def test_a_target_over_its_budget(project):
     assert again.only("failed", "tree")["message"].splitlines() == message
     assert not again.targets("started")
     action, reasons = project.planned()["tree"]
-    assert (action, reasons) == ("none", [message[0]])
-    assert f"  but {message[0]}\n" in project.forge("why", "tree").out
+    assert (action, reasons) == ("fail", [message[0]])
+    assert f"tree would fail\n  {message[0]}\n" in project.forge("why", "tree").out
+    assert project.planned()["above"] == ("fail", ["tree would fail"])
+    assert project.forge("-n").out.splitlines()[-1] == "2 would fail, 2 up to date"
+    for _ in range(2):
+        entered = project.forge("shell", "--host", "tree", "--", "true")
+        assert entered.err == f"note: tree: {message[0]}\n", "who looks into it may"
+    project.forge(status=1)
     assert project.ran("-D", "budget=3MiB") == ["above"]
     assert project.ran("-D", "budget=4MiB") == []
     assert project.json(status=1).targets("failed") == ["tree"]
@@ -81,7 +87,7 @@ def test_a_budget_and_what_is_known_already(project):
     project.nothing_runs()
     write(project, 960 << 10)
     action, reasons = project.planned()["tree"]
-    assert action == "restore"
+    assert action == "fail"
     assert reasons[1].startswith("it takes 1.0 MiB, which is 34 KiB over ")
     assert project.json("-k", status=1).targets("failed") == ["tree"]
 
