@@ -51,9 +51,9 @@ class Root(Rule):
                 path=$(command -v "$program")
                 cp -L "$path" "$out/usr/bin/$program"
                 [ -e "$out/bin/$program" ] || cp -L "$path" "$out/bin/$program"
-                ldd "$path" | sed -n 's/.*[[:space:]]\\\\(\\\\/[^ ]*\\\\) (0x.*/\\\\1/p' | while read -r library; do
-                    mkdir -p "$out${library%/*}"
-                    cp -Ln "$library" "$out$library"
+                needed=$(ldd "$path")  # no pipe: of what is killed in one, only the last is missed
+                for library in $needed; do
+                    case $library in /*) mkdir -p "$out${library%/*}"; cp -Ln "$library" "$out$library" ;; esac
                 done
             done
             chmod 1777 "$out/tmp" "$out/var/tmp"
