@@ -1,7 +1,6 @@
 """Forge: make for operating system images. What a Forgefile imports beside its rules."""
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # to import the real one takes long, and every run would
 if TYPE_CHECKING:
     from forgefile.forge import Forge
     from forgefile.model import (

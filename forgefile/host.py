@@ -1,11 +1,15 @@
 """What a host must have: where its programs are and which Debian package brings one that is missing."""
 
-import os
-from collections.abc import Iterable
-from contextlib import suppress
+from __future__ import annotations
 
-from forgefile.errors import UsageError
-from forgefile.location import Location
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from forgefile.errors import UsageError
+    from forgefile.location import Location
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where steps find programs."""
@@ -86,17 +90,21 @@ def _search(tool: str, path: str) -> str | None:
 
 def setting(name: str) -> str | None:
     """Return the value of a setting of the kernel by the name that sysctl(8) has for it, None where there is none."""
-    with suppress(OSError), open(f"/proc/sys/{name.replace('.', '/')}", encoding="utf-8") as stream:
-        return stream.read().strip()
-    return None
+    try:
+        with open(f"/proc/sys/{name.replace('.', '/')}", encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return None
 
 
 def memory_bytes() -> int:
     """Return the bytes of memory that this machine, or the control group that forge runs in, has."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
-        return min(physical, int(stream.read()))
-    return physical
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as stream:
+            return min(physical, int(stream.read()))
+    except (OSError, ValueError):
+        return physical
 
 
 def package(tool: str) -> str | None:
@@ -115,6 +123,8 @@ def install_line(missing: Iterable[str]) -> str | None:
 
 def missing_error(missing: Iterable[str], target: str, location: Location | None) -> UsageError:
     """Return the error that says which host tools a target needs and how to get them."""
+    from forgefile.errors import UsageError  # noqa: PLC0415  hardly ever
+
     names = sorted(set(missing))
     line = install_line(names)
     return UsageError(

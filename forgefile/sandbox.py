@@ -24,7 +24,6 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from forgefile import jobserver, linux, userns
-from forgefile.cache.seal import take_up
 from forgefile.errors import BuildError, ForgeError
 from forgefile.host import PATH, PROXIES
 from forgefile.job import NO_MEMORY, Job, StepFailed, ended
@@ -144,6 +143,8 @@ def furnished(job: Job, *, host: bool = True) -> Iterator[None]:
             else:
                 clear(job.staging)
             if job.resumed is not None:
+                from forgefile.cache.seal import take_up  # noqa: PLC0415  a shell has no use for it
+
                 take_up(job.store, job.staging, job.failed_as, job.base)
             stack.enter_context(linux.more_mounts())
             os.chdir(job.store)

@@ -12,7 +12,6 @@ from forgefile import linux, roots, userns
 from forgefile.attended import attend
 from forgefile.cache.layout import LAYERS, OBJECTS, STAGING
 from forgefile.cache.lodging import lodging
-from forgefile.cache.seal import made_in
 from forgefile.errors import UsageError
 from forgefile.job import Job
 from forgefile.lend import resolve
@@ -83,6 +82,7 @@ def _shell(job: Job, step: Run) -> str:
 
 def _kept(job: Job, to: str) -> "Changes":
     """Keep what was changed in the tree."""
+    from forgefile.cache.seal import made_in  # noqa: PLC0415  only --keep needs it
     from forgefile.changes import keep  # noqa: PLC0415  only --keep needs it
 
     below = f"{job.staging}/below"

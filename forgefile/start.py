@@ -4,14 +4,21 @@ Imports next to nothing, since this is all that most runs need. What it knows of
 the snapshot of it; every word that it does not know is `cli`'s.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import sys
 import time
-from typing import NamedTuple, NoReturn
 
 from forgefile.cache.layout import SNAPSHOTS, store_in
 from forgefile.cache.snapshot import Key, Snapshot, boot, generation, key_of, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple, NoReturn
+else:
+    from forgefile.named import NamedTuple
 
 _FLAGS = {"--quiet": "q", "--keep-going": "k", "--dry-run": "n"}
 _SHORT = {"--directory": "-C", "--file": "-f", "--define": "-D", "--jobs": "-j"}

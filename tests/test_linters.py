@@ -29,6 +29,7 @@ def test_mypy(what):
 
 FLOORS = {
     "location": 0,
+    "named": 0,
     "errors": 0,
     "units": 0,
     "files": 0,
@@ -185,6 +186,15 @@ def test_what_costs_time_is_imported_when_it_is_needed():
     code = "import sys, forgefile, forgefile.loader, forgefile.plan, forgefile.schedule\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not LATE & set(result.stdout.split())
+
+
+def test_that_nothing_changed_is_found_out_without_what_takes_long_to_import():
+    """As long as Python's own start, each of these."""
+    code = "import sys, forgefile.start, forgefile.host\nprint(*sys.modules)"
+    argv = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({str(ROOT)!r}); {code}"]
+    result = subprocess.run(argv, capture_output=True, text=True, check=True)
+    slow = {"typing", "re", "enum", "collections", "contextlib", "functools", "pickle", "forgefile.model"}
+    assert not slow & set(result.stdout.split())
 
 
 def test_the_command_line_starts_light():

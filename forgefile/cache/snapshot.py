@@ -9,18 +9,22 @@ was touched, a tool that is elsewhere, any run that wrote to the store) makes th
 Imports next to nothing: to read it is all that forge does when nothing changed.
 """
 
+from __future__ import annotations
+
 import fcntl
 import marshal
 import os
 import sys
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby, pairwise
-from operator import itemgetter
-from typing import Any, NamedTuple
 
 from forgefile.cache.layout import LOCK
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, NamedTuple
+else:
+    from forgefile.named import NamedTuple
 
 _FORMAT = 5
 _KEPT = 16
@@ -34,7 +38,7 @@ MISSING = -1
 UNSURE = 0
 """Stands for a status that says nothing: the path changed so lately that its next change may not show."""
 
-Key = tuple[Any, ...]
+Key = tuple["Any", ...]
 
 
 def key_of(file: str, definitions: Iterable[str], words: Iterable[str]) -> Key:
@@ -54,15 +58,16 @@ def status_of(path: str) -> int:
 
 def names_in(folder: str) -> tuple[str, ...] | None:
     """Return the sorted names in a folder, or None when it cannot be listed."""
-    with suppress(OSError):
+    try:
         return tuple(sorted(os.listdir(folder)))
-    return None
+    except OSError:
+        return None
 
 
 def runs_of(paths: Iterable[str]) -> list[tuple[str, str]]:
     """Return absolute paths with those that follow each other in one folder together: (folder, names between NULs)."""
     split = ((folder, name) for folder, _, name in (path.rpartition("/") for path in paths))
-    return [(folder, "\0".join(name for _, name in run)) for folder, run in groupby(split, key=itemgetter(0))]
+    return [(folder, "\0".join(name for _, name in run)) for folder, run in groupby(split, key=lambda each: each[0])]
 
 
 class Facts(NamedTuple):
@@ -128,16 +133,17 @@ class Snapshot:
         facts = self.facts
         if (facts.generation, facts.boot) != (generation, boot):
             return False
-        statuses = array("q", facts.statuses)
+        statuses = memoryview(bytearray(facts.statuses)).cast("q")
         differ = _differing(facts.runs, statuses)
         store = os.path.dirname(os.path.dirname(self.path))
         if min(differ, default=facts.fixed) < facts.fixed or not _is_where_it_was(facts, store):
             return False
         return not differ or self._look_closer(differ, statuses)
 
-    def _look_closer(self, differ: Sequence[int], statuses: "array[int]") -> bool:
+    def _look_closer(self, differ: Sequence[int], statuses: memoryview[int]) -> bool:
         """Read what has another status; keep the new statuses when all of it is as it was. False: a source is gone."""
         from bisect import bisect_right  # noqa: PLC0415  only a change needs these
+        from contextlib import suppress  # noqa: PLC0415
         from time import time_ns  # noqa: PLC0415
 
         from forgefile.cache.digest import entry_hash, look  # noqa: PLC0415
@@ -185,7 +191,7 @@ class Snapshot:
 
         facts = self.facts
         first, end = facts.spans[artifact : artifact + 2]
-        paths, statuses = facts.paths[first:end], array("q", facts.statuses)[first:end]
+        paths, statuses = facts.paths[first:end], memoryview(facts.statuses).cast("q")[first:end]
         for number in _differing(runs_of(paths), statuses):
             path, at = paths[number], (first + number - facts.fixed) * 16
             try:
@@ -227,7 +233,7 @@ def _is_where_it_was(facts: Facts, store: str) -> bool:
     )
 
 
-def _differing(runs: Sequence[tuple[str, str]], statuses: "array[int]") -> list[int]:
+def _differing(runs: Sequence[tuple[str, str]], statuses: memoryview[int]) -> list[int]:
     """Return the indices of the paths whose status is another one; of many paths each core looks at a share."""
     shares = min(len(os.sched_getaffinity(0)), len(statuses) // _SHARE) or 1
     ends = [len(statuses) * number // shares for number in range(shares + 1)]
@@ -242,7 +248,7 @@ def _differing(runs: Sequence[tuple[str, str]], statuses: "array[int]") -> list[
 
 
 def _fork_differing(
-    runs: Sequence[tuple[str, str]], statuses: "array[int]", first: int, end: int
+    runs: Sequence[tuple[str, str]], statuses: memoryview[int], first: int, end: int
 ) -> tuple[int, int]:
     """Have a process of its own look at a share; return its id, and the pipe that it answers through."""
     read, write = os.pipe()
@@ -259,7 +265,7 @@ def _fork_differing(
     return child, read
 
 
-def _differing_between(runs: Sequence[tuple[str, str]], statuses: "array[int]", first: int, end: int) -> list[int]:
+def _differing_between(runs: Sequence[tuple[str, str]], statuses: memoryview[int], first: int, end: int) -> list[int]:
     differ, lstat = [], os.lstat
     here = os.open(".", os.O_PATH)
     try:
@@ -297,10 +303,11 @@ def _shown(runs: Sequence[tuple[str, str]], first: int, end: int) -> Iterator[tu
 
 
 def _went_to(folder: str) -> bool:
-    with suppress(OSError):
+    try:
         os.chdir(folder)
-        return True
-    return False
+    except OSError:
+        return False
+    return True
 
 
 def generation(store: str, lock: str, *, mine: bool = False) -> str | None:
@@ -358,6 +365,8 @@ def load_graph(snapshot: Snapshot) -> Any:
 
 def save(folder: str, key: Key, facts: Facts, graph: Any) -> None:
     """Keep a snapshot; those of command lines that were not used for the longest go. An unwritable disk is no error."""
+    from contextlib import suppress  # noqa: PLC0415  not where nothing changed
+
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)
         path = place(folder, key)
@@ -380,6 +389,8 @@ def _read(path: str, key: Key) -> Any:
 
 def _write(path: str, what: Any, key: Key) -> None:
     """Write a value in place of what was there, whole or not at all."""
+    from contextlib import suppress  # noqa: PLC0415  not where nothing changed
+
     arriving = f"{path}.{os.getpid()}"
     try:
         with open(arriving, "wb") as stream:
