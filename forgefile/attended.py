@@ -3,7 +3,6 @@
 `attend` is called in a process that has left the host's mounts. Unaware of which program it is, and of targets.
 """
 
-import fcntl
 import os
 import signal
 import socket
@@ -44,7 +43,6 @@ def attend(job: Job, step: Run) -> int:
     and Ctrl-Z are the program's. Otherwise it has the files that forge has. Signals are passed on; what is left some
     seconds after one that ends it is killed. Raises `BuildError` when the sandbox cannot be made.
     """
-    _open_all()
     users = terminal.here()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with prepared(job, step) as root, ours, _blocked():
@@ -72,15 +70,6 @@ def attend(job: Job, step: Run) -> int:
 
 def _told(status: int) -> int:
     return status if status >= 0 else _BY_SIGNAL - status
-
-
-def _open_all() -> None:
-    """Open /dev/null for each of the three standard files that is closed."""
-    for number in range(3):
-        try:
-            fcntl.fcntl(number, fcntl.F_GETFD)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
 
 
 @contextmanager

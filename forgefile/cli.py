@@ -104,6 +104,8 @@ def described(error: ForgeError) -> str:
 
 
 def _main(arguments: list[str], start: "Start | None") -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     verb, rest = _verb(arguments)
     options = _parser(verb).parse_intermixed_args(rest)
     options.stand = os.getcwd()

@@ -24,6 +24,8 @@ _PLACES = {"FILE": "files", "DEST": "files", "PATH": "files", "CMD": "files", "D
 """What an argument of some metavar is, if neither a target nor one of several words."""
 _TREES, _FILES = ("TREE",), ("DISK", "IMAGE")
 """Metavars of arguments that are targets with a tree, or a file, as output."""
+_PATHS_TOO = ("TARGET|PATH", "OTHER", "TARGET|SOURCE")
+"""Metavars of arguments that are targets or paths."""
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+./,:=@%")
 
 
@@ -175,8 +177,9 @@ def _values(place: _Place, action: argparse.Action, prefix: str, current: str) -
         return Found(tuple(_definitions(_known(place), prefix, current[len(prefix) :])))
     if action.option_strings and "TARGET" not in metavar and metavar not in _TREES:
         return Found()
+    also = "files" if metavar in _PATHS_TOO else ""
     kind = "tree" if metavar in _TREES else "file" if metavar in _FILES else ""
-    return Found(tuple(_targets(_known(place), kind, prefix)))
+    return Found(tuple(_targets(_known(place), kind, prefix)), also)
 
 
 def _targets(known: Known, kind: str = "", prefix: str = "") -> Iterator[tuple[str, str]]:

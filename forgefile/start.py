@@ -6,6 +6,7 @@ the snapshot of it; every word that it does not know is `cli`'s.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import sys
@@ -39,6 +40,7 @@ class Start(NamedTuple):
 def run() -> NoReturn:
     """Be the command `forge`. Ends the process itself: to tidy up the interpreter takes longer than to plan."""
     gc.set_threshold(100_000)  # start-up makes many values and no garbage
+    _open_standard()
     try:
         if sys.argv[1:2] == ["--complete"]:
             from forgefile import complete  # noqa: PLC0415  only shells ask this
@@ -48,7 +50,7 @@ def run() -> NoReturn:
             _shell(sys.argv[1:])
         start = find(sys.argv[1:], time.time_ns())
         if start.key is not None and start.snapshot is not None and not start.snapshot.changed:
-            if not start.quiet and sys.stdout is not None:
+            if not start.quiet:
                 os.write(1, f"{start.snapshot.facts.line}\n".encode(sys.stdout.encoding, "backslashreplace"))
             os._exit(0)
         from forgefile import cli  # noqa: PLC0415  only where there is something to do
@@ -57,6 +59,16 @@ def run() -> NoReturn:
     except BrokenPipeError:
         os._exit(1)
     cli.run(start)
+
+
+def _open_standard() -> None:
+    """Open /dev/null for each of the three standard files that is closed: another file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _shell(arguments: list[str]) -> None:

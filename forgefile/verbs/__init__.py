@@ -89,9 +89,19 @@ def one(project: engine.Project, word: str) -> Target:
     return chosen[0]
 
 
-def named(project: engine.Project, word: str) -> Target | str:
+@contextmanager
+def opened_for(options: argparse.Namespace, *names: str) -> Iterator[engine.Project | None]:
+    """Open the project that the options name; None where there is no Forgefile and all the names are paths."""
+    if not os.path.lexists(options.file) and all(map(os.path.lexists, names)):
+        yield None
+        return
+    with opened(options) as project:
+        yield project
+
+
+def named(project: engine.Project | None, word: str) -> Target | str:
     """Return the target that a word of the command line names, or else the word: the path of a file or folder."""
-    if word not in project.graph.targets and os.path.lexists(word):
+    if project is None or (word not in project.graph.targets and os.path.lexists(word)):
         if not (os.path.isfile(word) or os.path.isdir(word)):
             raise UsageError(f"{word} is neither a file nor a folder")
         return word

@@ -18,9 +18,9 @@ from forgefile.errors import UsageError
 from forgefile.model import Target
 from forgefile.report import page, words
 from forgefile.report.words import Line, Span, Tone
-from forgefile.verbs import aligned, latest, named, one, opened, say
+from forgefile.verbs import aligned, latest, named, one, opened, opened_for, say
 
-SYNOPSIS = "diff TARGET [OTHER]"
+SYNOPSIS = "diff TARGET|PATH [OTHER]"
 SUMMARY = "say what differs: partitions, packages, files"
 EXAMPLES = (("forge diff system", "what the last build of it changed"),
             ("forge diff packages system", "what one tree has that another has not"),
@@ -39,7 +39,7 @@ _MARKS: dict[str, tuple[str, Tone]] = {"added": ("+", "good"), "removed": ("-", 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own arguments to its parser."""
     add = parser.add_argument
-    add("first", metavar="TARGET", help="a target, file or folder")
+    add("first", metavar="TARGET|PATH", help="a target, file or folder")
     add("second", metavar="OTHER", nargs="?", help="another one")
     add("--last", action="store_true", help="compare with the result before this one, as without OTHER")
     add("-a", "--all", action="store_true", help="each file of new folders, and all lines of texts")
@@ -59,12 +59,15 @@ def run(options: argparse.Namespace) -> int:
     """Compare two outputs; return the exit status."""
     if options.last and options.second:
         raise UsageError("--last compares a target with itself", hint="leave out --last, or the other name")
-    with opened(options) as project:
-        first = _side(project, options.first) if options.second else None
-        second = _side(project, options.second) if options.second else None
-        if first is None or second is None:
-            first, second = _with_last(project, options.first)
-        found = diff.rows(first.place, second.place, Extent(times=options.times, texts=True))
+    if options.second is None:
+        with opened(options) as project:
+            return _compare(*_with_last(project, options.first), options)
+    with opened_for(options, options.first, options.second) as either:
+        return _compare(_side(either, options.first), _side(either, options.second), options)
+
+
+def _compare(first: _Side, second: _Side, options: argparse.Namespace) -> int:
+    found = diff.rows(first.place, second.place, Extent(times=options.times, texts=True))
     if options.json:
         for row in (*found, _summary(found)):
             say(json.dumps(row))
@@ -73,11 +76,11 @@ def run(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _side(project: engine.Project, word: str) -> _Side:
+def _side(project: engine.Project | None, word: str) -> _Side:
     """Return what a word of the command line names: a target, or else a file or folder."""
     found = named(project, word)
-    if isinstance(found, str):
-        return _Side(found, Place(os.path.abspath(found)))
+    if project is None or isinstance(found, str):
+        return _Side(word, Place(os.path.abspath(word)))
     return _Side(found.name, place_of(project.store, latest(project, found)[1]))
 
 

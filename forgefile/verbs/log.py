@@ -28,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
 def _log(project: engine.Project, target: Target) -> None:
     fingerprint = project.store.records.log(target.name)
     if fingerprint is None:
-        raise UsageError(f"target '{target.name}' never ran, or was cleaned since, so there is no log")
+        raise UsageError(
+            f"target '{target.name}' never ran, or was cleaned since, so there is no log", hint=f"forge {target.name}"
+        )
     try:
         with open(project.store.log_path(fingerprint), "rb") as stream:
             sys.stdout.flush()

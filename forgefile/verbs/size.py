@@ -13,9 +13,9 @@ from forgefile.contents.output import Place, place_of
 from forgefile.contents.sizes import Row, Stack
 from forgefile.report import page
 from forgefile.report.sizes import heading, told
-from forgefile.verbs import latest, named, opened, say
+from forgefile.verbs import latest, named, opened_for, say
 
-SYNOPSIS = "size TARGET"
+SYNOPSIS = "size TARGET|PATH"
 SUMMARY = "say what takes the room: layers, packages, folders"
 EXAMPLES = (("forge size system", "the largest packages and folders, and what each layer added"),
             ("forge size disk.img -n 50 --json", "for a program"))  # fmt: skip
@@ -25,9 +25,10 @@ _ROWS = 10
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own arguments to its parser."""
     add = parser.add_argument
-    add("word", metavar="TARGET", help="a target, file or folder")
-    add("-n", "--number", type=_number, metavar="N", help=f"how many packages and folders (default: {_ROWS}; 0: all)")
-    add("--json", action="store_true", help="print one JSON object for the whole and for each row (default: all)")
+    add("word", metavar="TARGET|PATH", help="a target, file or folder")
+    help_ = f"how many packages and folders (default: {_ROWS}, with --json all; 0: all)"
+    add("-n", "--number", type=_number, metavar="N", help=help_)
+    add("--json", action="store_true", help="print one JSON object for the whole and for each row")
 
 
 def _number(text: str) -> int:
@@ -38,7 +39,7 @@ def _number(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Say what an output takes; return the exit status."""
-    with opened(options) as project:
+    with opened_for(options, options.word) as project:
         title, place, stacks = _asked(project, options.word)
         rows = sizes.rows(place, stacks)
     number = options.number
@@ -62,11 +63,11 @@ def _limited(rows: list[Row], number: int | None) -> list[Row]:
     return kept
 
 
-def _asked(project: engine.Project, word: str) -> tuple[str, Place, list[Stack]]:
+def _asked(project: engine.Project | None, word: str) -> tuple[str, Place, list[Stack]]:
     """Return what a word of the command line names, where it lies, and the layers that it was made of."""
     found = named(project, word)
-    if isinstance(found, str):
-        return found, Place(os.path.abspath(found)), []
+    if project is None or isinstance(found, str):
+        return word, Place(os.path.abspath(word)), []
     result = latest(project, found)[1]
     planner, store = project.planner, project.store
     return found.name, place_of(store, result), budget.stacks(planner, store, found, result)

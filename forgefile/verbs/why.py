@@ -19,7 +19,7 @@ from forgefile.plan import Decision
 from forgefile.report import words
 from forgefile.verbs import aligned, one, opened, say
 
-SYNOPSIS = "why [TARGET…]"
+SYNOPSIS = "why [TARGET|SOURCE…]"
 SUMMARY = "say why a target would be built, or why it was built last; of two, how one needs the other"
 EXAMPLES = (("forge why disk.img", "what of it changed, or what did when it was built last"),
             ("forge why disk.img overlay", "through which targets and fields the image takes the source"))  # fmt: skip
@@ -35,8 +35,8 @@ _SHOWN = 10
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's own arguments to its parser."""
-    help_ = "names or globs (default: the Forgefile's default ones); two names: how the first needs the second"
-    parser.add_argument("words", nargs="*", metavar="TARGET", help=help_)
+    help_ = "names or globs (default: the Forgefile's default ones); two, also of sources: how one needs the other"
+    parser.add_argument("words", nargs="*", metavar="TARGET|SOURCE", help=help_)
     parser.add_argument("--json", action="store_true", help="print one JSON object for each target, or each way")
 
 

@@ -3,8 +3,11 @@
 
 import os
 import re
+import subprocess
 
 import pytest
+
+from tests.e2e.conftest import COMMAND
 
 
 def refused(project, *words, line=None, says=(), hint=None, prefix=()):
@@ -290,3 +293,18 @@ def test_a_damaged_store_is_told(project):
     project.forge("clean", "--all")
     project.forge()
     project.nothing_runs()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_file_is_as_good_as_an_empty_one(project, closed):
+    project.forgefile('forge.target("a", Shell(line="echo a"))')
+    for words in ("a", "a", "list", "why a", "log a", "shell a -- true", "none"):
+        line = f"{' '.join(COMMAND)} {words} {closed}"
+        ended = subprocess.run(line, shell=True, cwd=project.root, env=project.environment(), check=False)
+        assert ended.returncode == (2 if words == "none" else 0), words
+    assert project.read("a") == "a\n"
+
+
+def test_help_is_a_word_too(project):
+    assert project.forge("help").out == project.forge("--help").out
+    assert project.forge("help", "size").out == project.forge("size", "--help").out

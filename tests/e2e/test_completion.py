@@ -69,6 +69,10 @@ def test_the_first_word_is_a_verb_or_a_target(named):
     (("export", "tree", ""), ["files"]),
     (("init", "--suite", ""), ["", "bookworm", "trixie"]),
     (("completion", ""), ["", "bash", "zsh", "fish"]),
+    (("why", "tree", ""), ["files", *NAMES, "tree"]),
+    (("diff", ""), ["files", *NAMES, "tree"]),
+    (("diff", "tree", ""), ["files", *NAMES, "tree"]),
+    (("size", ""), ["files", *NAMES, "tree"]),
     (("--", "-"), ["", *NAMES, "tree"]),
     (("no-such-verb", "--no-such-option", "--no=x"), [""]),
 ])  # fmt: skip

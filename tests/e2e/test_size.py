@@ -117,3 +117,12 @@ def test_what_has_no_size(project):
     assert "target 'a' was never built, or its result was cleaned\n  hint: forge a\n" in project.forge("size", "a", status=2).err
     assert "argument -n/--number: expected a number from 0, got 'x'" in project.forge("size", "a", "-n", "x", status=2).err
     assert "there is no target, file or folder 'b'" in project.forge("size", "b", status=2).err
+
+
+def test_files_and_folders_need_no_forgefile(project):
+    project.write("a/one", "1\n")
+    project.write("b/one", "two\n")
+    assert project.forge("size", "a").out.splitlines()[0] == "a: 2 B in 1 file"
+    assert "one  content" in project.forge("diff", "a", "b", status=1).out
+    assert "there is no Forgefile" in project.forge("diff", "a", status=2).err
+    assert "there is no Forgefile" in project.forge("size", "none", status=2).err
