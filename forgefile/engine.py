@@ -451,8 +451,8 @@ class _Build:
         except KeyboardInterrupt:
             status = 130
             for target in self._slots.values():
-                self._fail(target, events.Failed(t=self._clock(), target=target.name, message="interrupted"))
-            self._skip(self._schedule.stop(), "the build was interrupted")
+                self._skip([target, *self._schedule.fail(target)], events.INTERRUPTED)
+            self._skip(self._schedule.stop(), events.INTERRUPTED)
         finally:
             self._close()
         now = self._clock()

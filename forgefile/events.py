@@ -142,6 +142,10 @@ class Failed(TargetEvent):
     wall_s: float = 0.0
 
 
+INTERRUPTED = "interrupted"
+"""Because of which targets are skipped when a build is interrupted, those that run too."""
+
+
 class Skipped(TargetEvent):
     """The target was not tried, because `because` failed or the build was stopped."""
 

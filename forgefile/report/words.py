@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from forgefile.events import (
+    INTERRUPTED,
     Action,
     Built,
     Changed,
@@ -227,9 +228,8 @@ class Account:
                 yield from self._with_reasons((Span("restored ", "kept"), name), event.reasons)
             case Current() if self._verbose:
                 yield name, Span(" is up to date", "aside")
-            case Skipped() if not event.outdated:
-                why = _LACKING.get(self._ended.get(event.because, ""), "")
-                yield Span("skipped ", "warning"), name, Span(f": {printable(event.because)}{why}")
+            case Skipped():
+                yield from self._skipped(event)
             case Failed():
                 yield from failure(event)
             case Same():
@@ -237,6 +237,15 @@ class Account:
                 yield Span("same ", "good"), name, Span(f" in {duration(event.wall_s)}{aside}", "aside")
             case Differs():
                 yield from _difference(event)
+
+    def _skipped(self, event: Skipped) -> Iterator[Line]:
+        name = Span(event.target, "name")
+        if event.because == INTERRUPTED:
+            if event.target in self._reasons:
+                yield Span("interrupted ", "warning"), name
+        elif not event.outdated:
+            why = _LACKING.get(self._ended.get(event.because, ""), "")
+            yield Span("skipped ", "warning"), name, Span(f": {printable(event.because)}{why}")
 
     def _summary(self, event: Finished) -> Iterator[Line]:
         counted = ("failed", "skipped", "built", "restored", "current")

@@ -103,8 +103,9 @@ def test_a_build_that_was_interrupted(machine):
     process.communicate()
     assert process.returncode == 130
     told = history(machine)[0]
-    assert (told["ended"], told["status"], told["targets"]["failed"]) == ("interrupted", 130, ["slow"])
-    assert told["targets"]["skipped"] == ["beyond"]
+    assert (told["ended"], told["status"]) == ("interrupted", 130)
+    assert sorted(told["targets"]["skipped"]) == ["beyond", "slow"]
+    assert "failed" not in told["targets"]
 
 
 def test_an_edit_is_told_of_targets_that_no_forgefile_was_read_for(project):
