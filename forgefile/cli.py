@@ -240,20 +240,19 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
     def clock() -> float:
         return time.monotonic() - _BEGAN
 
-    jobs = options.jobs or len(os.sched_getaffinity(0))
+    settings = engine.Settings(
+        options.jobs or len(os.sched_getaffinity(0)),
+        options.keep_going,
+        every_line=options.verbose or form in EVERY_LINE,
+        began_ns=start.began_ns if start else 0,
+        key=start.key if start else None,
+        resume=options.resume,
+    )
     try:
         project.planner.resumes = options.resume
         if options.dry_run:
-            engine.foretell(project, wanted, jobs, tell=display.report, clock=clock)
+            engine.foretell(project, wanted, settings, tell=display.report, clock=clock)
             return 0
-        settings = engine.Settings(
-            jobs,
-            options.keep_going,
-            every_line=options.verbose or form in EVERY_LINE,
-            began_ns=start.began_ns if start else 0,
-            key=start.key if start else None,
-            resume=options.resume,
-        )
         status = engine.build(project, wanted, settings, tell=display.report, clock=clock, nursery=nursery)
         project.use(wanted)
         return status

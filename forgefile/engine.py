@@ -232,17 +232,33 @@ def foresee(project: Project, wanted: Collection[Target]) -> dict[Target, Decisi
     return decisions
 
 
-def foretell(project: Project, wanted: Collection[Target], jobs: int, *, tell: Tell, clock: Clock) -> None:
+def foretell(project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock) -> None:
     """Tell what a build would do and what that would take; write nothing and run nothing.
 
     Raises `UsageError` when a tool or source is missing, or the disk has no room for what is sure to be written.
     """
     planner, store = project.planner, project.store
     decisions = foresee(project, wanted)
+    if settings.resume:
+        for target, decision in decisions.items():
+            if decision.action == "run" and (how := _way_on(planner, store, target)) is not None:
+                decisions[target] = decision._replace(reasons=(*decision.reasons, _told_on(how)))
     for event in planned(planner, decisions, clock()):
         tell(event)
-    tell(forecast.predicted(planner, store, decisions, jobs=jobs, now=clock()))
+    tell(forecast.predicted(planner, store, decisions, jobs=settings.jobs, now=clock()))
     forecast.refuse_small_disk(planner, store, decisions)
+
+
+def _way_on(planner: Planner, store: Store, target: Target) -> int | str | None:
+    """Return the step from which a target goes on that failed, or why it is built whole; None: it did not fail."""
+    from forgefile.halted import halted, resumed_at  # noqa: PLC0415  hardly ever
+
+    stopped = halted(store.root, store.failed_name(target.name))
+    return None if stopped is None else resumed_at(stopped, job_of(planner, store, target, staging="", log=""))
+
+
+def _told_on(way: int | str) -> str:
+    return f"goes on from step {way + 1}" if isinstance(way, int) else f"is built whole: {way}"
 
 
 def _sweep(store: Store) -> None:
@@ -632,18 +648,15 @@ class _Build:
 
     def _resumed_at(self, target: Target) -> int | None:
         """Return the step from which a target goes on that failed, and tell so; None: it is built whole."""
-        from forgefile.halted import halted, resumed_at  # noqa: PLC0415  hardly ever
-
         manifest = self._planner.manifests[target] = self._planner.manifest(target)
-        stopped = halted(self._store.root, self._store.failed_name(target.name))
-        if stopped is None:
+        at = _way_on(self._planner, self._store, target)
+        if at is None:
             return None
-        at = resumed_at(stopped, job_of(self._planner, self._store, target, staging="", log=""))
-        if isinstance(at, int):
-            self._planner.manifests[target] = resumed(manifest)
-        how = f"goes on from step {at + 1}" if isinstance(at, int) else f"is built whole: {at}"
-        self._tell(events.Note(t=self._clock(), message=f"{target.name} {how}"))
-        return at if isinstance(at, int) else None
+        self._tell(events.Note(t=self._clock(), message=f"{target.name} {_told_on(at)}"))
+        if isinstance(at, str):
+            return None
+        self._planner.manifests[target] = resumed(manifest)
+        return at
 
     def _listen(self) -> None:
         """Wait for a worker's message and take it up."""

@@ -66,6 +66,7 @@ def test_a_failure_is_looked_at_and_gone_on_from(broken):
     broken.forge(*FORGE, "d/made", "--keep", "kept", "--", "sh", "-c", "echo kept >$OUT/kept; rm $OUT/second")
     assert os.listdir(broken / "kept") == ["kept"]
 
+    assert broken.planned("--resume", "d/made")["d/made"][1][-1] == "goes on from step 3"
     ended = broken.json("--resume", "file")
     assert [each["command"].split()[0] for each in ended.events if each.get("target") == "d/made" and each["event"] == "step"] == ["copy", "/run/forge/tmp/script", "sh"]
     assert ended.only("note")["message"] == "d/made goes on from step 3"
