@@ -51,11 +51,11 @@ class Nursery:
             return b""
 
     def close(self) -> None:
-        """End the process; the workers stay."""
-        if self._process:
+        """End the process; the workers stay. After an interrupt of this, it ends when this process does."""
+        process, self._process = self._process, 0
+        if process:
             self._socket.close()
-            os.waitpid(self._process, 0)
-            self._process = 0
+            os.waitpid(process, 0)
 
 
 def _start() -> tuple[int, socket.socket]:

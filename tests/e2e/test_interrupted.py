@@ -113,6 +113,24 @@ def test_two_interrupts(begun):
     assert "bug in forge" not in err
 
 
+def test_a_second_interrupt_at_any_time_is_no_bug(project):
+    project.forgefile(*SLOW)
+    project.forge("quick", "root")
+    with nothing_left(project):
+        for milliseconds in range(30):
+            process = project.start("--json", "-j", "2")
+            first_lines(process, ["host-begun", "tree-begun"])
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(milliseconds / 1000)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+            assert process.returncode in (130, -signal.SIGINT), err
+            assert "bug in forge" not in err
+            until(lambda: not processes_of(project.root), 10)
+    _next_run_is_right(project)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
 def test_a_signal_to_forge(begun, number):
     _, process, _ = begun
