@@ -120,17 +120,25 @@ class Records:
         self.read_only = read_only
         try:
             self._db = sqlite3.connect(_uri(path, read_only), uri=True, isolation_level=None, timeout=60)
-            self._db.execute("PRAGMA synchronous=NORMAL")  # no waiting for the disk at each record: see above
-            self.fresh = self._version() != _FORMAT
-            if self.fresh and read_only and path is not None:
-                self._db = sqlite3.connect(_uri(None, read_only), uri=True, isolation_level=None)
-            if self.fresh:
-                self._create()
-            self._at_opening = self._others()
+            try:
+                self._prepare(path)
+            except BaseException:
+                self.close()
+                raise
         except sqlite3.OperationalError as error:
             raise StoreError(f"the store's records ({path}) cannot be read: {error}", hint=_FULL) from error
         except sqlite3.DatabaseError as error:
             raise StoreError(f"the store's records ({path}) cannot be used: {error}", hint=_ANEW) from error
+
+    def _prepare(self, path: str | None) -> None:
+        self._db.execute("PRAGMA synchronous=NORMAL")  # no waiting for the disk at each record: see above
+        self.fresh = self._version() != _FORMAT
+        if self.fresh and self.read_only and path is not None:
+            self.close()
+            self._db = sqlite3.connect(_uri(None, self.read_only), uri=True, isolation_level=None)
+        if self.fresh:
+            self._create()
+        self._at_opening = self._others()
 
     def _version(self) -> int:
         return cast("int", self._db.execute("PRAGMA user_version").fetchone()[0])

@@ -692,7 +692,9 @@ def test_a_disk_that_cannot_hold_it_is_refused(store):
 
 
 def test_free_bytes_are_those_of_the_disk_of_a_store_that_is_not_there(tmp_path):
-    assert Store.open(str(tmp_path / "not/yet"), read_only=True).free_bytes() > 0
+    store = Store.open(str(tmp_path / "not/yet"), read_only=True)
+    assert store.free_bytes() > 0
+    store.records.close()
     assert not (tmp_path / "not").exists()
 
 
