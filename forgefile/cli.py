@@ -141,6 +141,21 @@ def _verb(arguments: list[str]) -> tuple[str, list[str]]:
     return "build", arguments
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Lays out help in the width of the terminal, which argparse asks `shutil` for, at every start.
+
+    To import that takes 2 ms, and each process that is forked later carries the libraries that it loads.
+    """
+
+    def __init__(self, prog: str) -> None:
+        columns = os.environ.get("COLUMNS", "")
+        if not columns.isdecimal() or not int(columns):
+            columns = "80"
+            with suppress(OSError, ValueError, AttributeError):
+                columns = str(os.get_terminal_size(sys.stdout.fileno()).columns or columns)
+        super().__init__(prog, width=int(columns) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Take off what follows `--`, for a verb that passes it on: one with a default for `passed`."""
@@ -173,7 +188,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb's arguments."""
     parser = _Parser(
         prog="forge" if verb == "build" else f"forge {verb}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
         add_help=True,
     )

@@ -4,6 +4,7 @@
 import os
 import sqlite3
 from base64 import b64encode
+from contextlib import closing
 
 import pytest
 import xxhash
@@ -33,7 +34,7 @@ def written(project, *ended):
             found[str(path)] = os.fsencode(os.readlink(path))
         elif path.is_file():
             found[str(path)] = path.read_bytes()
-    with sqlite3.connect(project / ".forge/records.sqlite") as records:
+    with closing(sqlite3.connect(project / ".forge/records.sqlite")) as records:
         found["records"] = "\n".join(records.iterdump()).encode()
     return found
 
