@@ -60,6 +60,7 @@ class Watching:
 
 @contextmanager
 def watching(project, *words, **keywords):
+    settle()
     with nothing_left(project):
         process = project.start("watch", "--json", *words, **keywords)
         try:
