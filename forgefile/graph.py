@@ -1,8 +1,7 @@
 """The targets that a Forgefile declares and how they hang together.
 
 A target's inputs are handles, so they exist before it: declaration order is a topological order and a cycle cannot be
-written. networkx is imported only for questions of whole paths, since that alone takes longer than most builds that
-have nothing to do.
+written. networkx is imported only to draw: that alone takes longer than to find out what is to be built.
 """
 
 from collections import Counter
@@ -68,31 +67,26 @@ def inputs(target: Target) -> tuple[Target, ...]:
 
 
 def remaining(targets: Collection[Target], seconds: Callable[[Target], float]) -> dict[Target, float]:
-    """Return for each target the length in seconds of the longest path from its start to the end of the build."""
-    import networkx as nx  # noqa: PLC0415  100 ms, and only a build with a choice of what to run first needs it
-
-    graph = nx.DiGraph()
-    graph.add_nodes_from(targets)
-    graph.add_edges_from((needed, target) for target in targets for needed in inputs(target) if needed in graph)
+    """Return for each target, inputs first, the length in seconds of the longest path from its start to the end."""
+    after = dict.fromkeys(targets, 0.0)
     length: dict[Target, float] = {}
-    for target in reversed(list(nx.lexicographical_topological_sort(graph, key=lambda t: t.name))):
-        length[target] = seconds(target) + max((length[above] for above in graph.successors(target)), default=0.0)
+    for target in reversed(tuple(targets)):
+        length[target] = seconds(target) + after[target]
+        for needed in inputs(target):
+            if needed in after:
+                after[needed] = max(after[needed], length[target])
     return length
 
 
-def critical(targets: Collection[Target], length: Mapping[Target, float]) -> tuple[Target, ...]:
-    """Return the longest path through targets, the first to run first; `length` is that of `remaining`."""
-    above: dict[Target, list[Target]] = {target: [] for target in targets}
+def critical(targets: Collection[Target], seconds: Callable[[Target], float]) -> tuple[Target, ...]:
+    """Return the longest path through targets, which stand with inputs first; so do those on the path."""
+    import networkx as nx  # noqa: PLC0415  100 ms
+
+    graph, begin = nx.DiGraph(), "begin"
     for target in targets:
-        for needed in inputs(target):
-            if needed in above:
-                above[needed].append(target)
-    path: list[Target] = []
-    following: Collection[Target] = targets
-    while following:
-        path.append(max(following, key=length.__getitem__))
-        following = above[path[-1]]
-    return tuple(path)
+        below = [needed for needed in inputs(target) if needed in graph]
+        graph.add_edges_from(((needed, target) for needed in below or (begin,)), weight=seconds(target))
+    return tuple(nx.dag_longest_path(graph)[1:])
 
 
 Path = tuple[Artifact, ...]

@@ -16,7 +16,7 @@ from forgefile.cache.snapshot import UNSURE
 from forgefile.cache.store import Store
 from forgefile.errors import ForgeError, ForgefileError, UsageError
 from forgefile.fingerprint import SANDBOX, Listing, Manifest, canonical, fingerprint, resumed
-from forgefile.graph import Graph, inputs, remaining
+from forgefile.graph import Graph, critical, inputs, remaining
 from forgefile.model import Artifact, Sandbox, Secret, Source, Step, Target, tools
 from forgefile.plan import Decision, Known, decide, undecided
 from forgefile.reads import Reads
@@ -128,8 +128,15 @@ class Planner:
         return self._records.seconds(target.name)
 
     def remaining(self, targets: Collection[Target]) -> dict[Target, float]:
-        """Return the longest way from the start of each target to the end of the build, in expected seconds."""
-        return remaining(targets, lambda target: self.expected(target) or _SECONDS_UNKNOWN)
+        """Return the longest way from the start of each target, inputs first, to the end, in expected seconds."""
+        return remaining(targets, self._seconds)
+
+    def critical(self, targets: Collection[Target]) -> tuple[Target, ...]:
+        """Return the longest way through targets in expected seconds, the first to run first."""
+        return critical(targets, self._seconds)
+
+    def _seconds(self, target: Target) -> float:
+        return self.expected(target) or _SECONDS_UNKNOWN
 
     def place_of(self, target: Target) -> str:
         """Return the path of the project at which a file target is placed."""

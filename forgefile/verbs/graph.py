@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from forgefile import drawing, engine, host
 from forgefile.drawing import Drawing, Node
 from forgefile.errors import UsageError
-from forgefile.graph import critical
 from forgefile.model import Artifact, Secret, Source, Target
 from forgefile.plan import Decision
 from forgefile.verbs import opened, say
@@ -88,7 +87,7 @@ def _facts(project: engine.Project, wanted: Collection[Target]) -> _Facts:
         {target for target in decisions if records.is_earlier(target.name)},
         {target: planner.expected(target) for target in decisions},
         {target: record.result.size if record else None for target, record in current.items()},
-        critical(chosen, planner.remaining(chosen)),
+        planner.critical(chosen),
     )
 
 

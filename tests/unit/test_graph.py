@@ -82,8 +82,9 @@ def test_the_critical_path():
     c = make("c", a, b)
     d = make("d", c)
     seconds = {a: 1.0, b: 2.0, c: 1.0, d: 1.0}
-    assert critical((a, b, c, d), remaining((a, b, c, d), seconds.__getitem__)) == (b, c, d)
-    assert critical((), {}) == ()
+    assert critical((a, b, c, d), seconds.__getitem__) == (b, c, d)
+    assert critical((c, d), seconds.__getitem__) == (c, d)
+    assert critical((), seconds.__getitem__) == ()
 
 
 def test_ways_come_shortest_first():
