@@ -462,6 +462,16 @@ def hold(root, held, let_go):
         let_go.wait(20)
 
 
+def elsewhere(what, store):
+    """Have another process do something with a store, and wait until it holds it; return it and its two events."""
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    other = context.Process(target=what, args=(store.root, held, let_go))
+    other.start()
+    assert held.wait(20)
+    return other, held, let_go
+
+
 def test_a_free_lock_is_not_waited_for(store):
     waits = []
     for _ in range(2):
@@ -474,11 +484,7 @@ def test_a_free_lock_is_not_waited_for(store):
 
 
 def test_the_second_forge_waits_and_says_for_whom(store):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(store.root, held, let_go))
-    other.start()
-    assert held.wait(20)
+    other, _, let_go = elsewhere(hold, store)
     waits = []
 
     def told(holder):
@@ -503,11 +509,7 @@ def test_a_store_that_changed_before_the_lock_was_taken(store):
 
 
 def test_a_store_that_is_removed_while_another_waits(store):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(store.root, held, let_go))
-    other.start()
-    assert held.wait(20)
+    other, _, let_go = elsewhere(hold, store)
 
     def told(holder):
         remove_store(store.root)
@@ -519,11 +521,7 @@ def test_a_store_that_is_removed_while_another_waits(store):
 
 
 def test_a_killed_forge_leaves_no_lock(store):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(store.root, held, let_go))
-    other.start()
-    assert held.wait(20)
+    other, _, _ = elsewhere(hold, store)
     other.kill()
     other.join(20)
     with store.lock(lambda _: None) as waited:
@@ -544,11 +542,7 @@ def test_projects_do_not_wait_for_each_other_but_for_who_is_alone(store):
 
 
 def test_who_is_to_be_alone_waits_for_a_builder_and_says_for_whom(store):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(store.root, held, let_go))
-    other.start()
-    assert held.wait(20)
+    other, _, let_go = elsewhere(hold, store)
     waits = []
 
     def told(holder):
@@ -579,11 +573,7 @@ FINGERPRINT = "f" * 32
 
 @pytest.mark.parametrize("end", ["killed", "done"])
 def test_what_one_forge_builds_another_cannot_claim(store, end):
-    context = multiprocessing.get_context("spawn")
-    held, let_go = context.Event(), context.Event()
-    other = context.Process(target=claim, args=(store.root, held, let_go))
-    other.start()
-    assert held.wait(20)
+    other, held, let_go = elsewhere(claim, store)
     with store.lock(lambda _: None):
         assert store.claim(FINGERPRINT) == str(other.pid)
         assert store.claim("0" * 32) is None
