@@ -5,17 +5,16 @@
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from forgefile import linux, terminal
 from forgefile.errors import BuildError
 from forgefile.job import Job
 from forgefile.model import Run
-from forgefile.roots import entrance
+from forgefile.roots import entrance, mounting_devpts
 from forgefile.sandbox import (
     GRACE_S,
     NAMESPACES,
@@ -31,7 +30,10 @@ from forgefile.terminal import Terminal
 
 _ENDING = signal.SIGTERM, signal.SIGHUP
 _PASSED = signal.SIGINT, signal.SIGQUIT, *_ENDING
-_MESSAGE_BYTES = 1 << 16
+_TERMINAL = "/dev/pts/0"
+"""The program's terminal: its devpts has no other before the program opens one."""
+_READY = b"\0"
+"""What PID 1 says when it is on the terminal."""
 _BY_SIGNAL = 128
 """What a shell adds to the number of the signal that ended a program."""
 
@@ -44,28 +46,52 @@ def attend(job: Job, step: Run) -> int:
     seconds after one that ends it is killed. Raises `BuildError` when the sandbox cannot be made.
     """
     users = terminal.here()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with prepared(job, step) as root, ours, _blocked():
-        try:
-            deed = partial(_run, step, environment_of(job, step), users, theirs)
-            inside = partial(go_inside, step, entrance(job, step, root), deed, fresh=not step.network)
-            first = linux.fork(NAMESPACES | (0 if step.network else linux.CLONE_NEWNET))
-        except OSError as problem:
-            raise cannot_be_made(problem) from problem
-        if not first:
-            be_first((linux.naming_host("forge"),), inside, None, theirs.fileno())
-        theirs.close()
-        try:
-            with _passing(first, is_terminal=users is not None):
-                message = _follow(ours)
-                status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-        except BaseException:
-            os.kill(first, signal.SIGKILL)
-            raise
+    with prepared(job, step) as root, _opened(job, users) as master, _blocked():
+        read, write = os.pipe()
+        with open(read, "rb", 0) as told:
+            try:
+                devpts = _devpts(job) if master else None
+                deed = partial(_run, step, environment_of(job, step), users, write)
+                inside = partial(go_inside, step, entrance(job, step, root, devpts), deed, fresh=not step.network)
+                first = linux.fork(NAMESPACES | (0 if step.network else linux.CLONE_NEWNET))
+                if not first:
+                    be_first((linux.naming_host("forge"),), inside, None, write)
+            except OSError as problem:
+                raise cannot_be_made(problem) from problem
+            finally:
+                os.close(write)
+            try:
+                with _passing(first, is_terminal=master is not None):
+                    message = _follow(told, master)
+                    status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+            except BaseException:
+                os.kill(first, signal.SIGKILL)
+                raise
     if message:
         words, _, hint = message.decode("utf-8", "replace").partition("\0")
         raise BuildError(words, hint=hint or None)
     return _told(status)
+
+
+def _devpts(job: Job) -> str:
+    """Return where the terminal of a job's program is mounted."""
+    return f"{job.staging}/pts"
+
+
+@contextmanager
+def _opened(job: Job, users: Terminal | None) -> Iterator[BinaryIO | None]:
+    """Work where a job has a terminal like the user's, if that is one; yield the user's end of it."""
+    if users is None:
+        yield None
+        return
+    try:
+        os.mkdir(_devpts(job))
+        linux.make((mounting_devpts(_devpts(job)),))
+        master = terminal.opened_like(users, _devpts(job))
+    except OSError as problem:
+        raise cannot_be_made(problem) from problem
+    with master:
+        yield master
 
 
 def _told(status: int) -> int:
@@ -110,33 +136,28 @@ def _passing(first: int, *, is_terminal: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _follow(door: socket.socket) -> bytes:
+def _follow(told: BinaryIO, master: BinaryIO | None) -> bytes:
     """Be between the user and the program until its PID 1 ends; return what that says of an error."""
-    message, passed, _, _ = socket.recv_fds(door, _MESSAGE_BYTES, 1)
-    if not passed:
-        return message
-    (master,) = passed
-    try:
-        with terminal.handed_over(master):
-            is_there = terminal.relay(master)
-    finally:
-        os.close(master)
+    first = told.read(len(_READY))
+    if master is None or first != _READY:
+        return first + told.read()
+    with master, terminal.handed_over(master.fileno()):
+        is_there = terminal.relay(master.fileno())
     if not is_there:
         os.kill(os.getpid(), signal.SIGHUP)
-    return door.recv(_MESSAGE_BYTES)
+    return told.read()
 
 
-def _run(step: Run, environment: dict[str, str], users: Terminal | None, door: socket.socket) -> NoReturn:
+def _run(step: Run, environment: dict[str, str], users: Terminal | None, tell: int) -> NoReturn:
     """Run the program as a child of PID 1, collect what others leave, and end as it does."""
     actions: list[tuple[object, ...]] = []
     if users is not None:
-        master, slave = terminal.opened_like(users)
-        socket.send_fds(door, [b"!"], [master])
-        os.close(master)
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.ttyname(slave), os.O_RDWR, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, 0, number) for number in users.numbers if number]
+        slave = os.open(_TERMINAL, os.O_RDWR | os.O_NOCTTY)
         for number in users.numbers:
             os.dup2(slave, number)
+        actions = [(os.POSIX_SPAWN_OPEN, 0, _TERMINAL, os.O_RDWR, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, 0, number) for number in users.numbers if number]
+        os.write(tell, _READY)
     for number in _PASSED:
         signal.signal(number, pass_on)
     child = spawn(step, environment, actions)

@@ -7,7 +7,6 @@ netdevice(7). Numbers are those of the x86-64, i386, arm64 and riscv64 ABIs, che
 import ctypes
 import fcntl
 import os
-import socket
 import stat
 import struct
 from collections.abc import Collection, Iterable, Iterator
@@ -271,9 +270,12 @@ def keep_capabilities(numbers: Collection[int]) -> None:
 
 def loopback_up() -> None:
     """Bring up the loopback device of this network namespace."""
-    siocsifflags, iff_up = 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    af_inet, sock_dgram, siocsifflags, iff_up = 2, 2, 0x8914, 1
+    control = _checked(_libc.socket(af_inet, sock_dgram, 0), "socket")
+    try:
         fcntl.ioctl(control, siocsifflags, struct.pack("16sH14x", b"lo", iff_up))
+    finally:
+        os.close(control)
 
 
 def filter_calls() -> None:

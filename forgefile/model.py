@@ -10,7 +10,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, dataclass_transform
 
 from forgefile.errors import ForgefileError, did_you_mean
 from forgefile.location import Location, caller
@@ -82,6 +82,13 @@ class Value:
                 raise self._error(f"field '{name}': expected {_wanted(cls, name)}, got {_found(value)}", hint=hint)
             values[name] = value
         self.check()
+
+    @classmethod
+    def known(cls, fields: Mapping[str, Any]) -> Self:
+        """Make a value of all its fields, none of which is checked: they were another value's."""
+        value = cls.__new__(cls)
+        value.__dict__.update(fields)
+        return value
 
     def check(self) -> None:
         """Refuse fields that do not fit together by raising `self.refuse(…)`. For subclasses to override."""

@@ -309,10 +309,11 @@ def write_text(path: str, text: str, mode: int = 0o644) -> None:
         stream.write(text)
 
 
-def entrance(job: Job, step: Step, root: str) -> list[linux.Prepared]:
+def entrance(job: Job, step: Step, root: str, devpts: str | None = None) -> list[linux.Prepared]:
     """Return the calls that make the step's root a process's root, with what programs expect to find there mounted.
 
-    They are to be made in namespaces that are the step's own. What they mount on is made here and now.
+    They are to be made in namespaces that are the step's own. What they mount on is made here and now. `devpts` is
+    where a devpts(5) is mounted that the step is shown instead of one of its own.
     """
     shared = [cache for cache in getattr(step, "caches", ()) if not in_tmp(cache)]
     caches = {cache_copy(job, cache): resolve(root, cache.path) for cache in shared}
@@ -331,10 +332,9 @@ def entrance(job: Job, step: Step, root: str) -> list[linux.Prepared]:
             calls.append(linux.mounting("forge", f"{root}/root", "tmpfs", private, "mode=700"))
         else:
             calls += [*linux.binding("/sys", f"{root}/sys", read_only=True), *_devices(f"{root}/dev")]
-        terminals = linux.MS_NOSUID | linux.MS_NOEXEC
         calls += [
             linux.mounting("forge", f"{root}/dev/shm", "tmpfs", private, "mode=1777"),
-            linux.mounting("devpts", f"{root}/dev/pts", "devpts", terminals, "newinstance,ptmxmode=0666"),
+            *(linux.binding(devpts, f"{root}/dev/pts") if devpts else (mounting_devpts(f"{root}/dev/pts"),)),
             linux.making_folder(f"{root}/run/lock", 0o1777),
         ]
         for temporary in ("/tmp", "/var/tmp"):
@@ -343,6 +343,11 @@ def entrance(job: Job, step: Step, root: str) -> list[linux.Prepared]:
     for copied, at in caches.items():
         calls += [*linux.binding(copied, at), linux.forbidding_devices(at)]
     return [*calls, *linux.entering(root)]
+
+
+def mounting_devpts(at: str) -> linux.Prepared:
+    """Return the call that mounts a devpts(5) of its own."""
+    return linux.mounting("devpts", at, "devpts", linux.MS_NOSUID | linux.MS_NOEXEC, "newinstance,ptmxmode=0666")
 
 
 def _kernel(proc: str) -> list[linux.Prepared]:

@@ -14,7 +14,6 @@ import errno
 import math
 import os
 import select
-import shlex
 import signal
 import sys
 import time
@@ -30,7 +29,6 @@ from forgefile.job import NO_MEMORY, Job, StepFailed, ended
 from forgefile.lend import Arrivals, Lent, keep_cache, lend, lend_cache
 from forgefile.model import Call, Copy, Run, Sandbox, Step, Write, uses_network
 from forgefile.roots import MOUNT_POINTS, clear, entrance, furnish, host_file, mounts, seen, settle, write_text
-from forgefile.units import duration_text
 
 _PREFIX = Sandbox.prefix
 # From capabilities(7). No CAP_DAC_READ_SEARCH (2): with it, open_by_handle_at(2) opens any file of the host.
@@ -177,7 +175,9 @@ def title(step: Step) -> str:
     """Return a step as one line that a person can read, and for a `Run` paste into a shell of the same sandbox."""
     match step:
         case Run():
-            return shlex.join(step.argv)
+            from shlex import join  # noqa: PLC0415  a shell has no use for it
+
+            return join(step.argv)
         case Call():
             return step.name.rpartition(".")[2].replace("_", " ")
         case Write():
@@ -274,6 +274,8 @@ def _isolated(
     if alone:
         network.settle(well=not message)
     if late:
+        from forgefile.units import duration_text  # noqa: PLC0415  a shell has no use for it
+
         limit = duration_text(job.timeout_s or 0)
         message = f"took longer than {limit}\0timeout=… where it is declared sets the limit"
     return status, message

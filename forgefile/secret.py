@@ -6,7 +6,6 @@ was compressed, encrypted or put together otherwise looks like anything else. Un
 """
 
 import os
-import re
 import stat
 from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
@@ -95,6 +94,8 @@ class Hider:
     """
 
     def __init__(self, secrets: Iterable[SecretFile]) -> None:
+        import re  # noqa: PLC0415  a shell has no use for it
+
         contents = [secret.content for secret in secrets]
         patterns = {pattern for content in contents for pattern in (*forms(content), *_lines(content))}
         self._patterns = sorted(patterns, key=lambda pattern: (-len(pattern), pattern))

@@ -6,16 +6,17 @@ records, and quick to import.
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from forgefile import linux, roots, userns
 from forgefile.attended import attend
 from forgefile.cache.layout import LAYERS, OBJECTS, STAGING
 from forgefile.cache.lodging import lodging
 from forgefile.errors import UsageError
-from forgefile.job import Job
+from forgefile.job import Job, View
 from forgefile.lend import resolve
-from forgefile.model import Run, Sandbox
+from forgefile.model import Cache, Run, Sandbox
 from forgefile.sandbox import apart, furnished
 
 if TYPE_CHECKING:
@@ -33,6 +34,19 @@ class Place(NamedTuple):
     """Its only step is the shell."""
     step: Run
     """That step."""
+
+    def plain(self) -> tuple[Any, ...]:
+        """Return this as marshal takes it. The job has no secrets."""
+        bare, views = self.job._replace(steps=(), views=()), [tuple(view) for view in self.job.views]
+        caches = [cache.__dict__ for cache in self.step.caches]
+        return tuple(bare), views, {**self.step.__dict__, "env": dict(self.step.env), "caches": ()}, caches
+
+    @classmethod
+    def of(cls, plain: tuple[Any, ...]) -> Self:
+        """Return what `plain` returned as it was."""
+        bare, views, fields, caches = plain
+        step = Run.known({**fields, "caches": tuple(map(Cache.known, caches))})
+        return cls(Job(*bare)._replace(steps=(step,), views=tuple(starmap(View, views))), step)
 
 
 def enter(place: Place, command: Sequence[str], keep_at: str | None = None) -> "tuple[int, Changes | None]":
@@ -59,7 +73,7 @@ def _for_person(step: Run, argv: tuple[str, ...]) -> Run:
     """Return a step that runs a program for a person."""
     taken = {name: os.environ[name] for name in _TAKEN if name in os.environ}
     shown = {"debian_chroot": step.env["FORGE_TARGET"], "PS1": "($FORGE_TARGET) $PWD # ", "HISTFILE": "/dev/null"}
-    return Run(**{**step.__dict__, "argv": argv, "env": {**step.env, **taken, **shown}})
+    return Run.known({**step.__dict__, "argv": argv, "env": {**step.env, **taken, **shown}})
 
 
 def _uses(job: Job) -> list[str]:

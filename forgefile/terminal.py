@@ -1,7 +1,7 @@
 """The terminal of the user, for a program behind a pseudo-terminal: what is typed goes in, what it prints comes out.
 
 A program never gets the user's terminal itself, into which it could type (TIOCSTI, ioctl_tty(2)). Unaware of what runs
-there. Facts: pty(7), termios(3).
+there. Facts: pty(7), termios(3), ioctl_tty(2).
 """
 
 import errno
@@ -13,10 +13,12 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 _CHUNK = 1 << 16
 _WINDOW_BYTES = 8
+_TIOCSPTLCK = 0x40045431
+"""The request that locks the end for the program, or, with a zero, unlocks it."""
 
 
 class Terminal(NamedTuple):
@@ -38,12 +40,16 @@ def _window() -> bytes:
     return fcntl.ioctl(1, termios.TIOCGWINSZ, bytes(_WINDOW_BYTES))
 
 
-def opened_like(terminal: Terminal) -> tuple[int, int]:
-    """Open a pseudo-terminal like another terminal; return the ends that the user and the program have."""
-    users, programs = os.openpty()
-    termios.tcsetattr(programs, termios.TCSANOW, terminal.attributes)
-    fcntl.ioctl(programs, termios.TIOCSWINSZ, terminal.window)
-    return users, programs
+def opened_like(terminal: Terminal, devpts: str) -> BinaryIO:
+    """Open the first pseudo-terminal, like another terminal, of a devpts that is mounted at a path.
+
+    Returns the end that the user has, for the caller to close. The program's has the name `0` in the devpts.
+    """
+    master = open(f"{devpts}/ptmx", "r+b", 0, opener=lambda p, f: os.open(p, f | os.O_NOCTTY))  # noqa: SIM115
+    fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
+    termios.tcsetattr(master, termios.TCSANOW, terminal.attributes)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, terminal.window)
+    return master
 
 
 @contextmanager

@@ -363,6 +363,16 @@ def load_graph(snapshot: Snapshot) -> Any:
     return _read(f"{snapshot.path}.graph", (snapshot.facts.token,))
 
 
+def load_shell(snapshot: Snapshot) -> Any:
+    """Return what was saved of where a shell is, or None when it is not there or belongs to other facts."""
+    return _read(f"{snapshot.path}.shell", (snapshot.facts.token,))
+
+
+def save_shell(snapshot: Snapshot, place: Any) -> None:
+    """Keep where a shell is. Raises OSError."""
+    _write(f"{snapshot.path}.shell", place, (snapshot.facts.token,))
+
+
 def save(folder: str, key: Key, facts: Facts, graph: Any) -> None:
     """Keep a snapshot; those of command lines that were not used for the longest go. An unwritable disk is no error."""
     from contextlib import suppress  # noqa: PLC0415  not where nothing changed

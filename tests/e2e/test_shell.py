@@ -108,6 +108,16 @@ def test_it_is_built_first_and_told_elsewhere(tree):
     assert "failed scripted" in ended.err
 
 
+def test_what_was_kept_of_the_way_there_and_is_damaged_is_not_taken(tree):
+    seen = sh(tree, "cat /etc/scripted; env").out
+    (kept,) = (tree / ".forge/snapshots").glob("*.shell")
+    whole = kept.read_bytes()
+    for damaged in (b"", b"no marshal", whole[:-1]):
+        kept.write_bytes(damaged)
+        assert sh(tree, "cat /etc/scripted; env").out == seen
+        assert len(kept.read_bytes()) == len(whole)
+
+
 def test_with_the_programs_of_the_host(tree):
     assert sh(tree, "cat /run/forge/out/etc/word", target="empty", options=("--host",)).out == "empty"
     for _ in range(2):  # found out with a plan, and without one
