@@ -20,13 +20,16 @@ Exit status: 0 every ratio was reached; 1 one was missed, or a contender failed;
 """
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import harness
 from harness import MIB, Failed, Row, measure, put_aside, run, take_turns
@@ -35,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 KIT = HERE / "images"
 EXAMPLE = HERE.parent / "examples"
 NEEDED = ("mmdebstrap", "make", "sfdisk", "mke2fs", "mkfs.vfat", "mcopy", "grub-mkimage", "qemu-img")
+NAMESPACES = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--mount-proc")
 EXTRA = "tmux"
 EDITS = 10
 REPEATS = 10  # of what takes milliseconds, in one sample
@@ -178,6 +182,44 @@ def nothing(bench: Bench, folder: Path) -> Iterator[Row]:
     yield Row(
         case="nothing", what="nothing changed", against="python3 -c pass", ours=ours, theirs=theirs, limit=6, unit="ms"
     )
+
+
+def shell(bench: Bench, folder: Path) -> Iterator[Row]:
+    """Measure the way to the prompt of a shell in a tree, beside bash in bare namespaces without and with one."""
+    forge = Forge(bench, folder / "forge")
+    forge.build("base")
+
+    def often(way: Callable[[Sequence[str]], float], argv: Sequence[str]) -> float:
+        return median(way(argv) for _ in range(REPEATS))
+
+    took = take_turns(bench.runs, {
+        "bare": partial(often, partial(run, folder), (*NAMESPACES, "bash", "-c", ":")),
+        "bare prompt": partial(often, prompted, (*NAMESPACES, "bash", "--norc")),
+        "forge": partial(often, prompted, (*forge.argv, "shell", "base")),
+    })  # fmt: skip
+    ours, bare, prompt = (tuple(s * 1000 for s in took[name]) for name in ("forge", "bare", "bare prompt"))
+    row = partial(Row, case="shell", what="the prompt of forge shell", ours=ours, unit="ms")
+    yield row(against="bash -c : in namespaces", theirs=bare, limit=5)
+    yield row(against="the prompt of bash there", theirs=prompt)
+
+
+def prompted(argv: Sequence[str]) -> float:
+    """Start a shell on a terminal, end it at its prompt, and return the seconds until that came."""
+    began = time.perf_counter()
+    process, terminal = pty.fork()
+    if not process:
+        os.execvp(argv[0], list(argv))
+    shown = b""
+    while not shown.endswith(b"# "):
+        shown += os.read(terminal, 1 << 16)
+    seconds = time.perf_counter() - began
+    os.write(terminal, b"exit\n")
+    with suppress(OSError):  # which tells the end
+        while os.read(terminal, 1 << 16):
+            pass
+    os.waitpid(process, 0)
+    os.close(terminal)
+    return seconds
 
 
 def overlay(bench: Bench, folder: Path) -> Iterator[Row]:
@@ -345,7 +387,7 @@ def lacks() -> str:
 
 
 CASES: dict[str, Callable[[Bench, Path], Iterator[Row]]] = {
-    case.__name__: case for case in (cold, nothing, overlay, package, two, store, memory)
+    case.__name__: case for case in (cold, nothing, shell, overlay, package, two, store, memory)
 }
 
 if __name__ == "__main__":

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from forgefile.shell import Place
 
 
-def split(arguments: list[str]) -> tuple[list[str], list[str]] | None:
-    """Return the arguments of a build of the only target that `forge shell` is told, and the command; or None."""
-    if arguments[:1] != ["shell"]:
-        return None
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[1:end], arguments[end + 1 :]
-
-
 def run(snapshot: Snapshot, command: list[str]) -> int | None:
     """Run a command where a snapshot says, or a shell; return the exit status, or None: that is not known."""
     kept = load_shell(snapshot)

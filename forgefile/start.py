@@ -46,7 +46,7 @@ def run() -> NoReturn:
             from forgefile import complete  # noqa: PLC0415  only shells ask this
 
             complete.run(sys.argv[2:])
-        if sys.argv[1:2] == ["shell"]:
+        if "shell" in sys.argv:
             _shell(sys.argv[1:])
         start = find(sys.argv[1:], time.time_ns())
         if start.key is not None and start.snapshot is not None and not start.snapshot.changed:
@@ -72,14 +72,14 @@ def _open_standard() -> None:
 
 
 def _shell(arguments: list[str]) -> None:
-    """Be `forge shell` if its tree is known to be up to date."""
-    from forgefile import at_once  # noqa: PLC0415  not for a build
+    """Be `forge shell` if that is said, and its tree is known to be up to date."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    start = find(arguments[:end], 0, verb="shell")
+    if start.key and start.snapshot and not start.snapshot.changed and len(start.key[2]) == 1:
+        from forgefile import at_once  # noqa: PLC0415  not for a build
 
-    told = at_once.split(arguments)
-    start = find(told[0], 0) if told and told[0] else None
-    if told and start and start.key and start.snapshot and not start.snapshot.changed and len(start.key[2]) == 1:
         try:
-            status = at_once.run(start.snapshot, told[1])
+            status = at_once.run(start.snapshot, arguments[end + 1 :])
         except Exception as error:  # noqa: BLE001  that is sorted out there
             from forgefile import cli  # noqa: PLC0415  something went wrong
 
@@ -88,14 +88,16 @@ def _shell(arguments: list[str]) -> None:
             os._exit(status)
 
 
-def find(arguments: list[str], began_ns: int) -> Start:
-    """Return what is known of a command line, its snapshot compared with what is there now."""
+def find(arguments: list[str], began_ns: int, verb: str = "build") -> Start:
+    """Return what is known of a command line with a verb, its snapshot compared with what is there now."""
     said = _parsed(arguments)
     if said is None:
         return Start(began_ns)
     valued, flags, targets = said
-    if targets[:1] == ["build"]:
+    if targets[:1] == [verb]:
         del targets[0]
+    elif verb != "build":
+        return Start(began_ns)
     folder = os.path.realpath(valued["-C"][-1]) if valued["-C"] else os.getcwd()
     path = os.path.normpath(os.path.join(folder, valued["-f"][-1] if valued["-f"] else "Forgefile.py"))
     store = store_in(folder, path, valued["--store"][-1] if valued["--store"] else None)

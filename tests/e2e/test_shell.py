@@ -118,6 +118,17 @@ def test_what_was_kept_of_the_way_there_and_is_damaged_is_not_taken(tree):
         assert len(kept.read_bytes()) == len(whole)
 
 
+@pytest.mark.parametrize("words", [("shell", "scripted"), ("-C", "{}", "shell", "scripted"), ("shell", "-C{}", "scripted")])
+def test_a_shell_in_what_is_up_to_date_evaluates_nothing(tree, monkeypatch, words):
+    words = [word.format(tree.root) for word in words] + ["--", "cat", "/etc/scripted"]
+    tree.forge(*words)
+    monkeypatch.setitem(tree.env, "PYTHONPROFILEIMPORTTIME", "1")
+    ended = tree.forge(*words)
+    assert ended.out == "scripted\n"
+    assert "forgefile.shell" in ended.err
+    assert "forgefile.loader" not in ended.err
+
+
 def test_with_the_programs_of_the_host(tree):
     assert sh(tree, "cat /run/forge/out/etc/word", target="empty", options=("--host",)).out == "empty"
     for _ in range(2):  # found out with a plan, and without one
