@@ -467,8 +467,8 @@ class _Build:
         except KeyboardInterrupt:
             status = 130
             for target in self._slots.values():
-                self._skip([target, *self._schedule.fail(target)], events.INTERRUPTED)
-            self._skip(self._schedule.stop(), events.INTERRUPTED)
+                self._skip([target, *self._schedule.fail(target)])
+            self._skip(self._schedule.stop())
         finally:
             self._close()
         now = self._clock()
@@ -796,7 +796,7 @@ class _Build:
         if not self._settings.keep_going:
             self._skip(self._schedule.stop(), target.name)
 
-    def _skip(self, targets: Collection[Target], because: str, *, outdated: bool | None = None) -> None:
+    def _skip(self, targets: Collection[Target], because: str | None = None, *, outdated: bool | None = None) -> None:
         for target in targets:
             self._elsewhere.pop(target, None)
             self._told("skipped", events.Skipped(

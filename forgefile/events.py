@@ -142,15 +142,12 @@ class Failed(TargetEvent):
     wall_s: float = 0.0
 
 
-INTERRUPTED = "interrupted"
-"""Because of which targets are skipped when a build is interrupted, those that run too."""
-
-
 class Skipped(TargetEvent):
-    """The target was not tried, because `because` failed or the build was stopped."""
+    """The target was not tried or not ended, because `because` failed or the build was interrupted."""
 
     event = "skipped"
-    because: str
+    because: str | None = None
+    """What failed; None: the build was interrupted."""
     outdated: bool | None = None
     """Whether that is because a watch saw a change, so that it is built next."""
 

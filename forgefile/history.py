@@ -145,7 +145,9 @@ class Journal:
         self._became(event, "failed").update(failure=failure, wall_s=event.wall_s)
 
     def _skipped(self, event: events.Skipped) -> None:
-        self._became(event, "skipped")["because"] = self._text(event.because)
+        skipped = self._became(event, "skipped")
+        if event.because is not None:
+            skipped["because"] = self._text(event.because)
 
     def _became(self, event: events.TargetEvent, end: str) -> _Heard:
         """Note how a target ended and return what is kept of it."""

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from forgefile.events import (
-    INTERRUPTED,
     Action,
     Built,
     Changed,
@@ -240,7 +239,7 @@ class Account:
 
     def _skipped(self, event: Skipped) -> Iterator[Line]:
         name = Span(event.target, "name")
-        if event.because == INTERRUPTED:
+        if event.because is None:
             if event.target in self._reasons:
                 yield Span("interrupted ", "warning"), name
         elif not event.outdated:

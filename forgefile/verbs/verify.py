@@ -175,14 +175,14 @@ class _Verification:
                         because = message.target
                         break
         except KeyboardInterrupt:
-            self._skip("the verification was interrupted")
+            self._skip()
             return 130
         if self._left and not (self._count["differs"] or self._count["failed"]):
             raise BuildError("the second build ended unexpectedly")
         self._skip(because)
         return 1 if self._count["differs"] or self._count["failed"] else 0
 
-    def _skip(self, because: str) -> None:
+    def _skip(self, because: str | None = None) -> None:
         for name in tuple(self._left):
             self._ended(name, "skipped", events.Skipped(t=_clock(), target=name, because=because))
 

@@ -396,6 +396,12 @@ def test_a_trace_nests_steps_in_targets(tmp_path):
     assert {"name", "ph", "ts", "pid", "tid"} <= set.intersection(*(set(e) for e in told))
 
 
+def test_what_an_interrupt_ended_is_told_and_what_had_not_begun_is_not():
+    began = Started(t=1.0, target="a", reasons=("new",))
+    assert plain(began, Skipped(t=2.0, target="a"), Skipped(t=2.0, target="b")).endswith("\ninterrupted a\n")
+    assert plain(began, Skipped(t=2.0, target="b", because="interrupted")).endswith("\nskipped b: interrupted\n")
+
+
 def test_an_interrupted_trace_is_whole(tmp_path):
     told = traced(
         tmp_path / "trace.json",
