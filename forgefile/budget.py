@@ -51,10 +51,10 @@ def _names(planner: Planner, store: Store, target: Target, result: Result) -> It
 
 def _stack(target: Target) -> Iterator[Target]:
     """Yield a tree and those below it."""
-    below: object = target
-    while isinstance(below, Target):
+    below: Target | None = target
+    while below is not None:
         yield below
-        below = getattr(below.rule, "base", None)
+        below = below.base
 
 
 def excess(planner: Planner, store: Store, target: Target) -> str | None:

@@ -37,7 +37,7 @@ class Manifest(Value):
     tools: tuple[tuple[str, str], ...]
     """(name, digest) of each host program and data file that the steps use."""
     sandbox: tuple[str, ...] = (str(SANDBOX),)
-    """What the steps see beside that: the revision of the sandbox, and the input trees that are writable."""
+    """The revision of the sandbox, and which input trees are not only read: `base NAME`, `scratch NAME`."""
 
 
 def canonical(step: Step) -> str:
@@ -85,8 +85,8 @@ def fingerprint(manifest: Manifest) -> str:
 
 def resumed(manifest: Manifest) -> Manifest:
     """Return the manifest of a build that goes on from where one of this manifest, or almost, has failed."""
-    revision, *scratched = manifest.sandbox
-    return Manifest(**{**manifest.__dict__, "sandbox": (f"{revision} {_RESUMED}", *scratched)})
+    revision, *trees = manifest.sandbox
+    return Manifest(**{**manifest.__dict__, "sandbox": (f"{revision} {_RESUMED}", *trees)})
 
 
 def is_whole(manifest: Manifest) -> bool:
@@ -111,8 +111,10 @@ def difference(old: Manifest, new: Manifest, listings: Listings = lambda _: None
     words += [_tool_words(*change) for change in _changed(old.tools, new.tools)]
     if old.epoch != new.epoch:
         words.append(f"SOURCE_DATE_EPOCH: {old.epoch} → {new.epoch}")
-    if (old.output, old.sandbox) != (new.output, new.sandbox):
+    if (old.output, old.sandbox[0]) != (new.output, new.sandbox[0]):
         words.append("the sandbox changed")
+    elif old.sandbox != new.sandbox:
+        words.append("which of its trees it may change")
     if not words and old != new:
         words.append("the order of its inputs changed")
     return tuple(dict.fromkeys(words))

@@ -254,6 +254,12 @@ class Target:
         self.output: Output = rule.output
         self.inputs: tuple[Artifact, ...] = artifacts(rule) if inputs is None else inputs
 
+    @property
+    def base(self) -> Target | None:
+        """The tree to which the output adds a layer, if it does."""
+        base = getattr(self.rule, "base", None)
+        return base if self.output == "tree" and isinstance(base, Target) else None
+
     def __repr__(self) -> str:
         return f"<{self.output} target {self.name}>"
 

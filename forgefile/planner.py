@@ -219,7 +219,11 @@ class Planner:
             steps=described.texts,
             inputs=tuple(self.named_digest(artifact, target) for artifact in target.inputs),
             tools=tuple((name.removeprefix(_PACKAGE_PARENT), self.digest(path)) for name, path in described.tools),
-            sandbox=(str(SANDBOX), *(tree.name for tree in described.scratched)),
+            sandbox=(
+                str(SANDBOX),
+                *(f"base {tree.name}" for tree in (target.base,) if tree),
+                *(f"scratch {tree.name}" for tree in described.scratched),
+            ),
         )
 
     def named_digest(self, artifact: Artifact, target: Target) -> tuple[str, str]:

@@ -241,13 +241,12 @@ def _entry(
         if not isinstance(each, Secret)
     )
     tools = tuple(~number("", path) for _, path in described.tools)
-    base = getattr(target.rule, "base", None)
     rest = (
         target.location,
         target.pools,
         target.timeout_s,
         target.budget,
-        target.inputs.index(base) if isinstance(base, Target) else None,
+        target.inputs.index(target.base) if target.base else None,
         tuple(target.inputs.index(tree) for tree in described.scratched),
         tuple((index, each) for index, each in enumerate(target.inputs) if isinstance(each, Secret)),
         pickle.dumps(described.steps),

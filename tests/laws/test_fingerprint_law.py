@@ -43,7 +43,7 @@ MANIFESTS = st.builds(
     steps=st.lists(STEPS.map(canonical), max_size=3).map(tuple),
     inputs=pairs(["overlay", "rootfs", "a/b"]),
     tools=pairs(["ls", "/bin/sh"]),
-    sandbox=st.sampled_from([("1",), ("2",), ("1", "rootfs")]),
+    sandbox=st.sampled_from([("1",), ("2",), ("1", "base rootfs"), ("1", "scratch rootfs")]),
 )
 
 

@@ -60,7 +60,7 @@ FULL = manifest(
     Run(("ls", "ä\udce9")),
     inputs=(("overlay", "aa"), ("rootfs", "bb")),
     tools=(("ls", "cc"),),
-    sandbox=("1", "rootfs"),
+    sandbox=("1", "base rootfs"),
     output="tree",
 )
 
@@ -225,6 +225,8 @@ def test_the_rest():
     assert words(manifest(epoch=1), manifest(epoch=2)) == ["SOURCE_DATE_EPOCH: 1 → 2"]
     assert words(manifest(sandbox=("1",)), manifest(sandbox=("2",))) == ["the sandbox changed"]
     assert words(manifest(), manifest(output="tree")) == ["the sandbox changed"]
+    for how in ("base root", "scratch root"):
+        assert words(manifest(), manifest(sandbox=(*manifest().sandbox, how))) == ["which of its trees it may change"]
 
 
 def test_what_a_person_edits_stands_first():
