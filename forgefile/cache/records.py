@@ -432,11 +432,17 @@ class Records:
         self._write("INSERT OR REPLACE INTO layer VALUES (?,?)", (digest, summary))
 
     def enter_boot(self, boot: str) -> None:
-        """Note in which boot of the machine the store is written; in another one no output is known to be whole."""
+        """Note in which boot of the machine the store is written; in another one no output is known to be whole.
+
+        What mode and time an object had stays known, with a time of change that no file has.
+        """
         row = self._row("SELECT id FROM boot")
         if row is None or row[0] != boot:
             with self.together():
-                for statement in ("DELETE FROM object", "DELETE FROM layer", "DELETE FROM boot"):
+                for digest, key in self._rows("SELECT digest, key FROM object"):
+                    mode, size, mtime_ns, _, inode = marshal.loads(key)  # noqa: S302
+                    self.keep_object_key(digest, (mode, size, mtime_ns, -1, inode))
+                for statement in ("DELETE FROM layer", "DELETE FROM boot"):
                     self._write(statement)
                 self._write("INSERT INTO boot VALUES (?)", (boot,))
 

@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import sqlite3
 
 import pytest
 from conftest import PREAMBLE, listing, settle
@@ -160,6 +161,36 @@ def test_a_rules_code(image):
     image.nothing_runs()
 
 
+MARKED = PREAMBLE + """
+class Mark(Rule):
+    output = "tree"
+    tree: Tree
+
+    def steps(self, box: Sandbox) -> Iterable[Step]:
+        yield Run(("sh", "-ec", "echo new >$0/new", box.out))
+
+
+class Layer(Mark):
+    tree: Tree | None = None
+    base: Tree
+
+
+"""
+
+
+def test_a_tree_that_is_added_to_is_another_input_than_one_that_is_read(project):
+    read, added = 'forge.target("made", Mark(tree=root))', 'forge.target("made", Layer(base=root))'
+    for made, names in ((read, "new\n"), (added, "etc\nnew\n"), (read, "new\n")):
+        project.forgefile(
+            'root = forge.target("root", Empty())', f"made = {made}",
+            'forge.target("names", Shell(line="ls -A $1", inputs=(made,)))', preamble=MARKED,
+        )  # fmt: skip
+        reasons = project.planned("made")["made"][1]
+        project.forge("names")
+        assert project.read("names") == names
+    assert reasons == ["which of its trees it may change"]
+
+
 def test_early_cutoff(project):
     """A target that is rebuilt to what it was before stops the rebuild there."""
     project.forgefile(
@@ -305,6 +336,26 @@ def test_an_output_whose_mode_was_changed(project, mode):
     assert project.read("mode") == "644\n"
     project.ran()
     assert (project / "disk.img").stat().st_mode & 0o7777 == 0o644
+    project.nothing_runs()
+
+
+def test_an_output_whose_mode_and_time_were_changed_before_the_machine_was_started_anew(project):
+    project.forgefile(
+        'tool = forge.target("tool", Noisy(line="echo >$OUT; chmod 755 $OUT"))',
+        'forge.target("seen", Shell(line="stat -c \'%a %Y\' $1; cat $2", inputs=(tool, forge.source("salt"))))',
+    )
+    project.write("salt", "1\n")
+    project.ran()
+    seen = project.read("seen")
+    (project / "tool").chmod(0o600)
+    os.utime(project / "tool", (1, 1))
+    project.write("salt", "2\n")
+    with sqlite3.connect(project / ".forge/records.sqlite") as records:
+        records.execute("UPDATE boot SET id='an earlier one'")
+    records.close()
+    project.ran()
+    assert project.read("seen") == seen.replace("1\n", "2\n")
+    assert (project / "tool").stat().st_mode & 0o7777 == 0o755
     project.nothing_runs()
 
 
