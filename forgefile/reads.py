@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType
-from typing import Any, Self
+from typing import Any, AnyStr, Self
 
 _OUTSIDE = (
     "subprocess.", "socket.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "urllib.", "sqlite3.",
@@ -18,8 +18,9 @@ _OUTSIDE = (
 """How the audit events begin that tell of something that leaves no file to look at (docs.python.org, audit events)."""
 _FICKLE = frozenset((
     "time", "datetime", "random", "uuid", "secrets", "urandom", "platform", "uname", "socket", "gethostname", "getpid",
-    "getuid", "geteuid", "getlogin", "getcwd", "cpu_count", "sched_getaffinity", "getloadavg", "statvfs", "environb",
-    "pwd", "grp", "spwd", "getpass", "dbm", "ssl", "locale",
+    "getppid", "getuid", "geteuid", "getresuid", "getgid", "getegid", "getresgid", "getgroups", "getlogin", "getcwd",
+    "times", "localtime", "formatdate", "cpu_count", "sched_getaffinity", "getloadavg", "sysconf", "statvfs",
+    "disk_usage", "pwd", "grp", "spwd", "getpass", "dbm", "ssl", "locale", "input", "stdin", "hash",
 ))  # fmt: skip
 """Names of what may be otherwise the next time, with nothing to note. Whoever uses a name is taken at his word."""
 _ASKING = ("stat", "lstat", "access", "readlink")
@@ -52,10 +53,11 @@ class Reads:
 
     def __enter__(self) -> Self:
         self._modules, self._folder = set(sys.modules), os.getcwd()
-        self._real = {name: getattr(os, name) for name in (*_ASKING, "environ")}
+        self._real = {name: getattr(os, name) for name in (*_ASKING, "environ", "environb")}
         for name in _ASKING:
             setattr(os, name, self._asking(self._real[name]))
         os.environ = _Environment(self._real["environ"], self)  # noqa: B003  it has the same variables
+        os.environb = _Environment(self._real["environb"], self)
         _watch(self)
         return self
 
@@ -136,20 +138,21 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # so that it is one
         self.__dict__.update(real.__dict__)
         self._reads = reads
 
-    def __getitem__(self, name: str) -> str:
+    def __getitem__(self, name: AnyStr) -> AnyStr:
         value = self._data.get(os.fsencode(name))
-        self._reads.variables.setdefault(name, None if value is None else os.fsdecode(value))
-        return str(super().__getitem__(name))
+        self._reads.variables.setdefault(os.fsdecode(name), None if value is None else os.fsdecode(value))
+        found: AnyStr = super().__getitem__(name)
+        return found
 
-    def __setitem__(self, name: str, value: str) -> None:
+    def __setitem__(self, name: AnyStr, value: AnyStr) -> None:
         self._reads.steady = False
         super().__setitem__(name, value)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: AnyStr) -> None:
         self._reads.steady = False
         super().__delitem__(name)
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         self._reads.steady = False
         return iter(super().__iter__())
 

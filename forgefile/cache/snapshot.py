@@ -41,9 +41,12 @@ UNSURE = 0
 Key = tuple["Any", ...]
 
 
-def key_of(file: str, definitions: Iterable[str], words: Iterable[str]) -> Key:
-    """Return what tells one command line from all others: the Forgefile's absolute path, `-D` and the targets."""
-    environ = (os.environ.get("SOURCE_DATE_EPOCH"), os.environ.get("PATH"))
+def key_of(file: str, definitions: Iterable[str], words: Iterable[str], folder: str | None = None) -> Key:
+    """Return what tells one command line from all others: the Forgefile's path, `-D`, the targets, where forge is.
+
+    `folder` is the folder to which -C leads, where this process did not follow it.
+    """
+    environ = (os.environ.get("SOURCE_DATE_EPOCH"), os.environ.get("PATH"), folder or os.getcwd())
     return os.path.abspath(file), tuple(definitions), tuple(words), environ, os.geteuid()
 
 
@@ -57,9 +60,9 @@ def status_of(path: str) -> int:
 
 
 def names_in(folder: str) -> tuple[str, ...] | None:
-    """Return the sorted names in a folder, or None when it cannot be listed."""
+    """Return the sorted names in a folder, of folders and links to folders with a slash; None: it cannot be listed."""
     try:
-        return tuple(sorted(os.listdir(folder)))
+        return tuple(sorted(f"{name}/" if os.path.isdir(f"{folder}/{name}") else name for name in os.listdir(folder)))
     except OSError:
         return None
 
@@ -158,7 +161,7 @@ class Snapshot:
             path, root = paths[index], paths[facts.spans[artifact]]
             try:
                 key, entry = look(path, None, now)
-                if entry[0] == "d" and not self._knows_all_in(path, artifact):
+                if not self._knows_all_in(path, entry[0], artifact):
                     other.add(artifact)
                     continue
             except OSError:
@@ -196,7 +199,7 @@ class Snapshot:
             path, at = paths[number], (first + number - facts.fixed) * 16
             try:
                 entry = look(path, None, time_ns())[1]
-                if entry[0] == "d" and not self._knows_all_in(path, artifact):
+                if not self._knows_all_in(path, entry[0], artifact):
                     return False
             except OSError:
                 return False
@@ -204,11 +207,18 @@ class Snapshot:
                 return False
         return True
 
-    def _knows_all_in(self, folder: str, artifact: int) -> bool:
-        """Tell whether a folder of an artifact has no name that is new. One that is gone differs itself."""
+    def _knows_all_in(self, path: str, kind: str, artifact: int) -> bool:
+        """Tell whether a path of an artifact, if a folder, has no name that is new. One that is gone differs itself.
+
+        A link may lead to a folder that it has taken the place of, so that what lay below it is still found.
+        """
+        if kind not in "dl":
+            return True
         first, end = self.facts.spans[artifact : artifact + 2]
         known = set(self.facts.paths[first:end])
-        return all(f"{folder}/{name}" in known for name in os.listdir(folder))
+        if kind == "l":
+            return not any(each.startswith(f"{path}/") for each in known)
+        return all(f"{path}/{name}" in known for name in os.listdir(path))
 
 
 def _have_digests(store: str, secrets: Iterable[tuple[str, str | None]]) -> bool:

@@ -362,6 +362,10 @@ def reading(project, *lines):
         (('found = "-".join(s.path for s in forge.sources("parts/*"))',), lambda p: p.write("parts/other", "")),
         (('found = os.environ.get("WORD", "none")',), lambda p: p.env.update(WORD="other")),
         (('found = os.getenv("HOME")',), lambda p: p.env.update(HOME="/other")),
+        (('found = os.getenvb(b"WORD", b"none").decode()',), lambda p: p.env.update(WORD="other")),
+        (('found = os.path.expandvars(b"$WORD").decode()',), lambda p: p.env.update(WORD="other")),
+        (('found = "-".join(s.path for s in forge.sources("kinds/*/k"))',), lambda p: ((p / "kinds/other").unlink(), p.write("kinds/other/k"))),
+        (('found = "-".join(s.path for s in forge.sources("kinds/*/k"))',), lambda p: (p / "aside").rename(p / "target-of-other")),
         (("try:\n    from late import WORD as found\nexcept ImportError:\n    found = 'none'",), lambda p: p.write("late.py", "WORD = 'other'")),
         (("import subprocess", 'found = subprocess.run(("cat", "note"), capture_output=True, text=True).stdout.strip()'), lambda p: p.write("note", "other")),
         (('found = os.popen("cat note").read().strip()',), lambda p: p.write("note", "other")),
@@ -378,6 +382,10 @@ def test_what_the_forgefile_looks_at(project, lines, change):
     project.write("code", "found = 'one'")
     project.write("mine.py", "WORD = 'one'")
     project.write("parts/a")
+    project.write("kinds/one/k")
+    project.write("kinds/other")
+    project.write("aside/k")
+    (project / "kinds/other-link").symlink_to("../target-of-other")
     (project / "link").symlink_to("one")
     reading(project, *lines)
     project.forge()
@@ -403,6 +411,7 @@ def test_what_a_rule_looks_at(project):
 @pytest.mark.parametrize(
     "lines",
     [
+        ("from email.utils import formatdate", "found = formatdate(), os.times().elapsed", "found = found[1]"),
         ("import time", "found = time.time_ns()"),
         ("from datetime import datetime", "found = datetime.now().timestamp()"),
         ("import random", "found = random.random()"),
@@ -445,6 +454,29 @@ def test_a_source_that_is_a_link(project):
     (project / "words").symlink_to("two")
     check(project, evaluates=True, runs=("sorted.txt",))
     assert project.read("sorted.txt") == "2\n"
+
+
+def test_a_folder_that_a_link_takes_the_place_of(project):
+    project.forgefile('forge.target("found.txt", Shell(line="cd $1; find . | sort", inputs=(forge.source("made"),)))')
+    project.write("made/d/x")
+    known(project)
+    (project / "made/d").rename(project / "d")
+    (project / "made/d").symlink_to("../d")
+    assert project.ran() == ["found.txt"]
+    assert project.read("found.txt") == ".\n./d\n"
+    project.write("Forgefile.py", project.read("Forgefile.py") + "# another one\n")
+    assert project.ran() == []
+
+
+def test_a_forgefile_that_goes_by_where_forge_is(project):
+    body = 'found = open("note").read().strip()', 'forge.target("found.txt", Write_(text=found))'
+    rule = "class Write_(Rule):\n    text: str\n\n    def steps(self, box):\n        yield Write(box.out, text=self.text)\n\n\n"
+    project.forgefile(*body, preamble=PREAMBLE + rule)
+    for folder in ("a", "b"):
+        project.write(f"{folder}/note", folder)
+    for folder in ("a", "a", "b", "b", "a"):
+        project.forge("-f", str(project / "Forgefile.py"), prefix=("env", "-C", folder))
+        assert project.read("found.txt") == folder
 
 
 def test_a_lost_source(image):
