@@ -21,6 +21,8 @@ _BLOCK = 512
 _ZEROS = bytes(_CHUNK)
 _RACY_NS = 50_000_000
 """A file that changed this shortly before it was read may change again within the clock's tick: read it anew."""
+_SECOND_NS, _COARSE_NS = 1_000_000_000, 2_000_000_000
+"""On a file system that knows whole seconds alone, or even ones, the tick is that long."""
 ALL_BITS = (1 << 128) - 1
 """What a source's digest has of the sum of its paths' hashes."""
 _SUMMARY_BITS = (1 << 63) - 1
@@ -51,7 +53,10 @@ def file_digest(path: str) -> str:
     try:
         size = os.fstat(descriptor).st_size
         if size <= _CHUNK:
-            digest.update(os.read(descriptor, size + 1))
+            digest.update(data := os.read(descriptor, size + 1))
+            while len(data) > size:  # proc(5) has files with content whose size is 0
+                digest.update(data := os.read(descriptor, _CHUNK))
+                size = 0
             return digest.hexdigest()
         buffer = memoryview(bytearray(_CHUNK))
         for at in _pieces(descriptor, size):
@@ -154,7 +159,8 @@ def look(path: str, known: tuple[StatKey | None, Entry] | None, now: int) -> tup
 
 def is_fresh(status: os.stat_result, now: int) -> bool:
     """Tell whether a path changed so shortly before `now`, in nanoseconds, that its next change may not show."""
-    return now - max(status.st_ctime_ns, status.st_mtime_ns) < _RACY_NS
+    tick = _RACY_NS if status.st_ctime_ns % _SECOND_NS else _COARSE_NS
+    return now - max(status.st_ctime_ns, status.st_mtime_ns) < tick
 
 
 # Outputs -------------------------------------------------------------------------------------------------------------

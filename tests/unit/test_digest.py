@@ -3,6 +3,8 @@
 import os
 import stat
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import xxhash
@@ -102,6 +104,17 @@ def test_what_is_unchanged_is_not_read_again(folder, later):
     key, (kind, mode, _) = seen["etc/motd"]
     marked = {**seen, "etc/motd": (key, (kind, mode, "as seen"))}
     assert scan(str(folder), marked).seen["etc/motd"][1][2] == "as seen"
+
+
+@pytest.mark.parametrize(("ctime_ms", "age_ms"), [(5000, 2000), (5004, 50)])
+def test_where_the_clock_of_a_file_system_has_only_seconds_a_file_is_fresh_for_longer(ctime_ms, age_ms):
+    status = SimpleNamespace(st_ctime_ns=ctime_ms * 1_000_000, st_mtime_ns=0)
+    assert digest.is_fresh(status, (ctime_ms + age_ms - 1) * 1_000_000)
+    assert not digest.is_fresh(status, (ctime_ms + age_ms) * 1_000_000)
+
+
+def test_a_file_in_proc_has_all_of_its_content_in_its_digest():
+    assert file_digest("/proc/version") == xxhash.xxh3_128_hexdigest(Path("/proc/version").read_bytes())
 
 
 def test_a_file_that_has_just_changed_is_read_again(folder):
