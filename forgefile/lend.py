@@ -25,8 +25,7 @@ class Lent:
         self._name = name
         self._aside = f"{name}.forge-aside"
         self._times = os.fstat(self._folder).st_mtime_ns
-        self._had = self._kind() is not None
-        if self._had:
+        if self._kind() is not None:
             os.rename(name, self._aside, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         with open(os.open(name, flags, mode, dir_fd=self._folder), "w", encoding="utf-8") as stream:
@@ -45,12 +44,14 @@ class Lent:
 
     def put_back(self) -> None:
         """Restore what was there; a file that the step wrote itself stays and what was there goes."""
-        if self._untouched():
+        is_untouched = self._untouched()
+        if is_untouched:
             os.unlink(self._name, dir_fd=self._folder)
-            if self._had:
+        with suppress(FileNotFoundError):  # there was none, or the step removed all that it saw
+            if is_untouched:
                 os.rename(self._aside, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        elif self._had:
-            os.unlink(self._aside, dir_fd=self._folder)
+            else:
+                os.unlink(self._aside, dir_fd=self._folder)
         os.utime(f"/proc/self/fd/{self._folder}", ns=(self._times, self._times))
         os.close(self._folder)
 

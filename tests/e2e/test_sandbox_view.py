@@ -238,6 +238,21 @@ def test_a_step_may_write_its_own_resolver(project):
     assert (project.exported("t") / "etc/resolv.conf").read_text() == "own\n"
 
 
+@pytest.mark.parametrize("removed", ["/etc/resolv.conf*", "/usr/sbin/*", "/usr/sbin"])
+def test_a_step_may_remove_what_it_sees_of_what_is_lent(project, removed):
+    make = "for each in etc/resolv.conf usr/sbin/policy-rc.d usr/sbin/other; do echo mine >$OUT/$each; done"
+    project.forgefile(
+        'root = forge.target("root", Root())',
+        f'made = forge.target("made", Change(base=root, line="{make}"))',
+        f'forge.target("t", Change(base=made, line="rm -r {removed}", inside=True, network=True))',
+    )
+    project.forge()
+    tree = project.exported("t")
+    assert (tree / "etc/resolv.conf").exists() == ("etc" not in removed)
+    assert (tree / "usr/sbin/policy-rc.d").exists() == ("sbin" not in removed)
+    assert not [*(tree / "etc").glob("*forge*")]
+
+
 def test_a_tree_cannot_lead_out(machine):
     """Links in a tree lead nowhere on the host."""
     outside = machine.root.parent / "outside"
