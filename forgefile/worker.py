@@ -48,14 +48,17 @@ def work(number: int) -> NoReturn:
     with suppress(EOFError, OSError, _Stopped):
         signal.signal(signal.SIGTERM, _stop)
         while True:
-            job = channel.receive_bytes()
+            packed, job = channel.receive_bytes(), None
             try:
                 network = network or apart()
-                result = _do(pickle.loads(job), network, channel)  # noqa: S301  from our own parent
+                job = pickle.loads(packed)  # noqa: S301  from our own parent
+                result = _do(job, network, channel)
             except ForgeError as error:
                 result = JobResult(0.0, failed=StepFailed("", error.message, error.hint))
             except (OSError, ImportError, AttributeError) as error:  # of the last two, a `Call` of what is not there
                 result = JobResult(0.0, failed=StepFailed("", str(error), None))
+            if job is not None:
+                clear(job.staging)  # a worker that cannot do that is none any more
             channel.send(result)
     _wait_for_all()
     os._exit(0)
@@ -88,7 +91,7 @@ class _Ending(NamedTuple):
 
 
 def _do(job: Job, network: Network, channel: Channel) -> JobResult:
-    """Run a job in processes of its own, commit its output or keep what there is of it, and leave no staging behind."""
+    """Run a job in processes of its own, and commit its output or keep what there is of it."""
     begin, since_ns = time.monotonic(), time.time_ns()
     ending = _tries(job, network, begin, channel)
     failed, committed, kept, fetched = ending.failed, None, None, None
@@ -108,7 +111,6 @@ def _do(job: Job, network: Network, channel: Channel) -> JobResult:
                 kept = keep_failed(job.store, job.staging, job.failed_as, job.base)
                 what = pickle.dumps(Stopped(_without_secrets(job), ending.step, failed))
                 keep_stopped(job.store, job.staging, job.failed_as, what)
-    clear(job.staging)
     return JobResult(time.monotonic() - begin, committed, failed, ending.tail, kept, fetched)
 
 
