@@ -108,7 +108,10 @@ def _main(arguments: list[str], start: "Start | None") -> int:
         arguments = [*arguments[1:], "--help"]
     verb, rest = _verb(arguments)
     options = _parser(verb).parse_intermixed_args(rest)
-    options.stand = os.getcwd()
+    try:
+        options.stand = os.getcwd()
+    except OSError:
+        raise UsageError("the current folder was removed", hint="cd to another one") from None
     if options.directory:
         try:
             os.chdir(options.directory)

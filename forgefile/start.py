@@ -58,6 +58,10 @@ def run() -> NoReturn:
         os._exit(130)
     except BrokenPipeError:
         os._exit(1)
+    except OSError as error:
+        from forgefile import cli  # noqa: PLC0415  something went wrong
+
+        os._exit(cli.told(error))
     cli.run(start)
 
 
@@ -91,22 +95,30 @@ def _shell(arguments: list[str]) -> None:
 def find(arguments: list[str], began_ns: int, verb: str = "build") -> Start:
     """Return what is known of a command line with a verb, its snapshot compared with what is there now."""
     said = _parsed(arguments)
-    if said is None:
+    if said is None or not (here := _here()):
         return Start(began_ns)
     valued, flags, targets = said
     if targets[:1] == [verb]:
         del targets[0]
     elif verb != "build":
         return Start(began_ns)
-    folder = os.path.realpath(valued["-C"][-1]) if valued["-C"] else os.getcwd()
+    folder = os.path.realpath(valued["-C"][-1]) if valued["-C"] else here
     path = os.path.normpath(os.path.join(folder, valued["-f"][-1] if valued["-f"] else "Forgefile.py"))
     store = store_in(folder, path, valued["--store"][-1] if valued["--store"] else None)
-    key = key_of(path, valued["-D"], targets)
+    key = key_of(path, valued["-D"], targets, folder)
     snapshot = load(os.path.join(store, SNAPSHOTS), key)
     now = generation(store, snapshot.facts.lock) if snapshot else None
     if snapshot is None or now is None or not snapshot.look(now, boot()):
         snapshot = None
     return Start(began_ns, None if "n" in flags else key, snapshot, "q" in flags)
+
+
+def _here() -> str | None:
+    """Return the current folder, or None: it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _parsed(arguments: list[str]) -> tuple[dict[str, list[str]], str, list[str]] | None:
