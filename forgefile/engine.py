@@ -376,7 +376,6 @@ def job_of(
     `unusual` tells which programs have to be shown to them; `more` are fields of `Job`.
     """
     described = planner.describe(target)
-    base = getattr(target.rule, "base", None) if target.output == "tree" else None
     return Job(
         target=target.name,
         store=store.root,
@@ -391,7 +390,7 @@ def job_of(
         ),
         programs=unusual(described.tools),
         output=target.output,
-        base=planner.results[base].layers if isinstance(base, Target) else None,
+        base=planner.results[target.base].layers if target.base else None,
         epoch=planner.epoch,
         timeout_s=target.timeout_s,
         hidden=(planner.root, store.root, os.path.expanduser("~")),
@@ -502,17 +501,14 @@ class _Build:
         if decision.action == "run":
             self._schedule.queue(target)
             return
-        path = None
-        if target in self._placed and target.output == "file":
-            path = self._planner.shown_place(target)
+        path = self._place(target)
         if decision.action == "restore":
             self._store.records.make_current(target.name, fingerprint(self._planner.manifests[target]))
-        if problem := self._excess(target):
+        if problem := self._excess(target) or (self._misplaced(target) if decision.action == "restore" else None):
             self._fail(target, problem)
             return
         if decision.action == "restore":
             self._store.discard_failed((target.name,))
-            self._place(target)
             self._told("restored", events.Restored(
                 t=self._clock(), target=target.name, path=path, reasons=decision.reasons, clean=self._clean(target),
             ))  # fmt: skip
@@ -547,11 +543,22 @@ class _Build:
         )
 
     def _place(self, target: Target) -> str | None:
-        """Put a file that was asked for at its place; return the place."""
-        if target not in self._placed or target.output != "file":
+        """Return the place of a file that was asked for."""
+        return self._planner.shown_place(target) if target in self._placed and target.output == "file" else None
+
+    def _misplaced(self, target: Target, wall_s: float = 0.0) -> events.Failed | None:
+        """Put a file that was asked for at its place; return the failure when that cannot be done."""
+        if self._place(target) is None:
             return None
-        self._store.place(self._planner.results[target], self._planner.place_of(target))
-        return self._planner.shown_place(target)
+        try:
+            self._store.place(self._planner.results[target], self._planner.place_of(target))
+        except UsageError as error:
+            location = str(target.location) if target.location else None
+            return events.Failed(
+                t=self._clock(), target=target.name, message=error.message, location=location, hint=error.hint,
+                wall_s=wall_s,
+            )  # fmt: skip
+        return None
 
     def _clean(self, target: Target) -> Literal[False] | None:
         """Note whether a target that is done was resumed, or made from what was; return False if so."""
@@ -751,12 +758,11 @@ class _Build:
                 result.committed.disk_bytes, result.downloads,
             ))  # fmt: skip
         self._planner.results[target] = made
-        if problem := self._excess(target, result.seconds):
+        if problem := self._excess(target, result.seconds) or self._misplaced(target, result.seconds):
             self._fail(target, problem)
             return
-        path = self._place(target)
         self._told("built", events.Built(
-            t=self._clock(), target=target.name, wall_s=result.seconds, size=made.size, path=path,
+            t=self._clock(), target=target.name, wall_s=result.seconds, size=made.size, path=self._place(target),
             changed=before is None or before.result.digest != made.digest, clean=self._clean(target),
         ))  # fmt: skip
         self._schedule.done(target)

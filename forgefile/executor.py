@@ -25,15 +25,10 @@ class Pool:
     """
 
     def __init__(self, size: int, nursery: Nursery) -> None:
+        self._size = size
         self._nursery = nursery
         self._workers: dict[int, tuple[int, Channel]] = {}
         self._busy: dict[int, float] = {}
-        try:
-            for slot in range(size):
-                self._start(slot)
-        except BaseException:
-            self.close()
-            raise
 
     def _start(self, slot: int) -> None:
         ours, theirs = socket.socketpair()
@@ -43,11 +38,13 @@ class Pool:
 
     @property
     def free(self) -> list[int]:
-        """The slots of workers that have no job."""
-        return [slot for slot in self._workers if slot not in self._busy]
+        """The slots of workers that have no job, or are to be forked when they get one."""
+        return [slot for slot in range(self._size) if slot not in self._busy]
 
     def submit(self, slot: int, job: Job) -> None:
         """Give a job to a free worker."""
+        if slot not in self._workers:
+            self._start(slot)
         self._busy[slot] = time.monotonic()
         self._workers[slot][1].send(job)
 

@@ -156,8 +156,9 @@ class Store:
         if key == noted:
             return None
         if has_content(path, result.digest):
-            if noted and not self.records.read_only:
-                if (key[0], key[2]) != (noted[0], noted[2]):  # else it was linked, perhaps just now by another forge
+            if not self.records.read_only:
+                # else it was linked, perhaps just now by another forge
+                if noted and (key[0], key[2]) != (noted[0], noted[2]):
                     os.chmod(path, stat.S_IMODE(noted[0]))
                     os.utime(path, ns=(noted[2], noted[2]))
                 self.records.keep_object_key(result.digest, stat_key(os.lstat(path)))
@@ -265,8 +266,7 @@ class Store:
 
     def discard_failed(self, targets: Collection[str] | None, but: Collection[str] = ()) -> None:
         """Remove what failed targets of the project (None: all, `but` for some) had made. Call with the lock held."""
-        there = self._failed(self.records.project)
-        chosen = there if targets is None else there.intersection(map(self.failed_name, targets))
+        chosen = self._failed(self.records.project) if targets is None else set(map(self.failed_name, targets))
         self._remove_failed(chosen.difference(map(self.failed_name, but)))
 
     def failed(self) -> list[str]:
@@ -657,6 +657,7 @@ def _link_or_copy(source: str, to: str) -> None:
             else:
                 os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
                 os.utime(to, ns=(status.st_mtime_ns, status.st_mtime_ns))
+                mark(to)
                 return
         os.unlink(to)
         fcntl.flock(old, fcntl.LOCK_EX)  # two projects may place it at once, and only one of them may link it

@@ -205,7 +205,8 @@ class _Verification:
                 known = self._expected.get(message.target)
                 self._tell(_changed(message, reasons=(), expected_s=known))
             case events.Failed():
-                hint = message.hint or (_USER if self._as_user else None)
+                hint = None if message.kept else message.hint  # what it had made is gone soon
+                hint = hint or (_USER if self._as_user else None)
                 self._ended(message.target, "failed", _changed(message, log=None, kept=None, hint=hint))
             case events.Skipped():
                 self._ended(message.target, "skipped", message)
