@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from forgefile.errors import ForgeError, OvertakenError, StoreError, UsageError
+from forgefile.errors import ForgeError, OvertakenError, StoreError, UsageError, did_you_mean, nearest
 from forgefile.forge import VERBS
 
 if TYPE_CHECKING:
+    from forgefile.engine import Project
+    from forgefile.model import Target
     from forgefile.nursery import Nursery
     from forgefile.start import Start
 
@@ -105,6 +107,8 @@ def described(error: ForgeError) -> str:
 
 def _main(arguments: list[str], start: "Start | None") -> int:
     if arguments[:1] == ["help"]:
+        if arguments[1:] and arguments[1] not in VERBS:
+            raise UsageError(f"there is no command '{arguments[1]}'", hint=did_you_mean(arguments[1], VERBS))
         arguments = [*arguments[1:], "--help"]
     verb, rest = _verb(arguments)
     options = _parser(verb).parse_intermixed_args(rest)
@@ -161,12 +165,16 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Take off what follows `--`, for a verb that passes it on: one with a default for `passed`."""
+        """Take off what follows `--`: no options, or what a verb passes on, one with a default for `passed`."""
         words = list(args or ())
-        cut = words.index("--") if self.get_default("passed") is not None and "--" in words else len(words)
+        passes = self.get_default("passed") is not None
+        takes = any(action.dest == "words" for action in self._actions)
+        cut = words.index("--") if "--" in words and (passes or takes) else len(words)
         options, unknown = super().parse_known_intermixed_args(words[:cut], namespace)
-        if cut < len(words):
+        if passes and cut < len(words):
             options.passed = tuple(words[cut + 1 :])
+        elif cut < len(words):
+            options.words += words[cut + 1 :]
         return options, unknown
 
     def format_help(self) -> str:
@@ -178,11 +186,23 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"{self.prog} --help")
 
 
+def _wanted(project: "Project", words: list[str]) -> "Sequence[Target]":
+    """Return the targets that are named; a command whose name is near the first word may have been meant."""
+    try:
+        return project.wanted(words)
+    except UsageError as error:
+        near = nearest(words[0], VERBS, 0.75)
+        if near is None or words[0] in project.graph.targets:
+            raise
+        raise UsageError(error.message, hint=f"did you mean the command '{near}'?") from None
+
+
 def _commands() -> str:
     """Return what `forge --help` ends with."""
     from forgefile import verbs  # noqa: PLC0415
 
-    rows = [("build [TARGET…]", "build targets and what they need (the default command)"), *verbs.summaries()]
+    build = "build [TARGET…]", "build targets and what they need (the default command)"
+    rows = [build, *verbs.summaries(), ("help [COMMAND]", "say what a command does and takes")]
     lines = [f"  {line}" for line in verbs.aligned(rows)]
     return "\n".join(["commands:", *lines, "", verbs.examples(_EXAMPLES)])
 
@@ -248,7 +268,7 @@ def _build_with(nursery: "Nursery | None", options: argparse.Namespace, start: "
         options.file, options.define, read_only=options.dry_run, stand=options.stand, store=options.store,
         snapshot=snapshot,
     )  # fmt: skip
-    wanted = project.wanted(options.words)
+    wanted = _wanted(project, options.words)
     form = "json" if options.json else form_for(sys.stdout)
     verbosity: Verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
     display = reporter(

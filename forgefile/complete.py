@@ -83,6 +83,8 @@ def _write(out: int, text: str) -> None:
 
 def follow(before: Sequence[str], current: str) -> Found:
     """Return what a word can be that begins with `current`, after the words that stand before it."""
+    if list(before[:1]) == ["help"]:
+        return Found(() if before[1:] else _verbs())
     verb, rest = cli._verb(list(before))  # noqa: SLF001  the command line's own way of reading it
     place = _Place.after(cli._parser(verb), rest)  # noqa: SLF001
     if place.pending is not None:
@@ -91,12 +93,10 @@ def follow(before: Sequence[str], current: str) -> Found:
         return _options(place, current)
     if place.ended and verb != "build":
         return Found(place="files")
-    if place.positional is None:
-        return Found()
     if len(rest) == len(before) and not place.met and not place.ended:
         known = _known(place)
         return Found((*(known.verbs or _verbs()), *_targets(known)))
-    return _values(place, place.positional, "", current)
+    return Found() if place.positional is None else _values(place, place.positional, "", current)
 
 
 class _Place(NamedTuple):

@@ -235,7 +235,8 @@ def foresee(project: Project, wanted: Collection[Target]) -> dict[Target, Decisi
 def foretell(project: Project, wanted: Collection[Target], settings: Settings, *, tell: Tell, clock: Clock) -> None:
     """Tell what a build would do and what that would take; write nothing and run nothing.
 
-    Raises `UsageError` when a tool or source is missing, or the disk has no room for what is sure to be written.
+    Raises `UsageError` when a tool or source is missing, the disk has no room for what is sure to be written, or a
+    place is taken.
     """
     planner, store = project.planner, project.store
     decisions = foresee(project, wanted)
@@ -247,6 +248,7 @@ def foretell(project: Project, wanted: Collection[Target], settings: Settings, *
         tell(event)
     tell(forecast.predicted(planner, store, decisions, jobs=settings.jobs, now=clock()))
     forecast.refuse_small_disk(planner, store, decisions)
+    _refuse_places(project, wanted)
 
 
 def _way_on(planner: Planner, store: Store, target: Target) -> int | str | None:
@@ -349,6 +351,11 @@ def _refuse(
     forecast.refuse_small_disk(project.planner, project.store, decisions)
     for doubt in forecast.doubts(project.store, decisions):
         note(doubt)
+    _refuse_places(project, placed)
+
+
+def _refuse_places(project: Project, placed: Collection[Target]) -> None:
+    """Raise `UsageError` when something lies where a file that was asked for is to be."""
     for target in placed:
         if target.output == "file":
             project.store.refuse_place(project.planner.place_of(target))

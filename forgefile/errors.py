@@ -43,11 +43,11 @@ class OvertakenError(ForgeError):
     """The store was changed before anything ran, and what a snapshot told of it may be wrong by now."""
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the one of `choices` that was probably meant by `word`, or None."""
+def nearest(word: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
+    """Return the one of `choices` that was probably meant by `word`, or None; `likeness` is that of difflib."""
     from difflib import get_close_matches  # noqa: PLC0415  only an error needs it
 
-    found = get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    found = get_close_matches(word, list(choices), n=1, cutoff=likeness)
     return found[0] if found else None
 
 

@@ -4,6 +4,7 @@ Unaware of what the program is.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,19 +27,33 @@ def run(program: str, words: tuple[str, ...], errors: BinaryIO) -> int:
 
     `program` is its path, `words` its argv, `errors` gets what it writes to standard error. A signal that ends this
     process ends the program first, and the terminal is put back as it was. If this process is killed, so is the
-    program. Call where there is one thread.
+    program. Raises BrokenPipeError when nobody reads any more what it prints. Call where there is one thread.
     """
-    with _signals_raised(), _terminal_kept():
+    with unwinding(), _terminal_kept():
         process = subprocess.Popen(
             words, executable=program, stderr=errors,
             preexec_fn=linux.die_with_parent,  # noqa: PLW1509  there is one thread
         )  # fmt: skip
         try:
+            _wait(process)
             return process.wait()
         finally:
             process.kill()
             process.wait()
     raise AssertionError("it has ended by a signal")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a program has ended; raise BrokenPipeError when nobody reads any more what it prints."""
+    ending = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(ending, select.POLLIN)
+        poll.register(1, 0)  # an error is always told
+        if ending not in dict(poll.poll()):
+            raise BrokenPipeError
+    finally:
+        os.close(ending)
 
 
 @contextmanager
@@ -56,7 +71,7 @@ def _terminal_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _signals_raised() -> Iterator[None]:
+def unwinding() -> Iterator[None]:
     """Let what would end this process at once first unwind what stands in this block."""
     got: list[int] = []
 

@@ -14,7 +14,7 @@ from forgefile.graph import Graph, OptionValue
 from forgefile.host import PROXIES
 from forgefile.location import Location, caller
 from forgefile.model import CORES, MEMORY, Pool, Rule, Secret, Source, Target
-from forgefile.reads import is_there
+from forgefile.reads import is_there, refusal
 from forgefile.units import duration_seconds, size_bytes
 
 VERBS = ("build", "init", "watch", "list", "graph", "why", "log", "shell", "diff", "size", "export", "boot", "clean",
@@ -43,7 +43,7 @@ class Forge:
     def source(self, path: str) -> Source:
         """Return the handle of a file or folder that people write; `path` is relative to the Forgefile.
 
-        Raises `ForgefileError` when it is not there.
+        Raises `ForgefileError` when it is not there, or neither of the two.
         """
         if not isinstance(path, str) or not path:
             raise ForgefileError(f"a source is named by a path, not by {path!r}", location=caller())
@@ -57,8 +57,10 @@ class Forge:
                 raise ForgefileError(
                     f"the source '{path}' does not exist",
                     location=caller(),
-                    hint=did_you_mean(posixpath.basename(normal), sorted(there)[:20]),
+                    hint=did_you_mean(posixpath.basename(normal), sorted(set(there) - {".forge"})[:20]),
                 )
+            if problem := refusal(os.path.join(self._root, normal), self._root):
+                raise ForgefileError(f"the source '{path}' {problem}", location=caller())
             self._sources[normal] = Source(path=normal)
         return self._sources[normal]
 

@@ -8,6 +8,7 @@ import os
 import sys
 import types
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import cast
 
 from forgefile.errors import ForgeError, ForgefileError, UsageError
@@ -47,7 +48,7 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
     _compile_always(root)
     forge = Forge(root, settings)
     try:
-        with reads:
+        with reads, redirect_stdout(sys.stderr):  # standard output is for what forge was asked
             exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102  the Forgefile is Python
             _build_function(module, path)(forge)
         return forge.graph()
@@ -55,7 +56,7 @@ def load(path: str, settings: Mapping[str, str], reads: Reads) -> Graph:
         raise
     except SyntaxError as error:
         where = Location(((error.filename or path, error.lineno or 1),))
-        shown = f"\n    {error.text.rstrip()}" if error.text else ""
+        shown = f"\n    {error.text.rstrip()}" if error.text and not os.path.exists(where.file) else ""
         raise ForgefileError(f"{error.msg}{shown}", location=where) from error
     except (Exception, SystemExit) as error:
         if _is_ours(error):

@@ -207,7 +207,9 @@ class Planner:
         path = self.place_of(target)
         if self._store.is_placed(record.result, path):
             return None
-        there = "was changed since it was built" if os.path.lexists(path) else "is not there"
+        there = "is not there"
+        if os.path.lexists(path):
+            there = "is an earlier result" if self._store.is_as_placed(path) else "was changed since it was built"
         return Decision("restore", (f"{target.name} {there}",))
 
     def manifest(self, target: Target) -> Manifest:

@@ -5,9 +5,11 @@ listed or asked for, the modules that are imported and the environment's variabl
 random numbers, other programs, the network) makes the evaluation *unsteady*: it has to be done every time.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
+from stat import S_ISDIR, S_ISREG
 from types import CodeType
 from typing import Any, AnyStr, Self
 
@@ -155,6 +157,19 @@ class _Environment(type(os.environ)):  # type: ignore[misc]  # so that it is one
     def __iter__(self) -> Iterator[Any]:
         self._reads.steady = False
         return iter(super().__iter__())
+
+
+def refusal(path: str, root: str, stat: Callable[[str], os.stat_result] = os.stat) -> str | None:
+    """Return why a path that is there can be no source of the project at `root`, or None; unwatched."""
+    try:
+        status = stat(path)
+    except OSError as error:
+        return "is a link that leads back to itself" if error.errno == errno.ELOOP else None
+    if os.path.samestat(status, stat(root)):
+        return "is the project folder, which holds forge's store"
+    if not (S_ISREG(status.st_mode) or S_ISDIR(status.st_mode)):
+        return "is neither a file nor a folder"
+    return None
 
 
 def is_there(path: str, lstat: Callable[[str], object] = os.lstat) -> bool:

@@ -449,7 +449,7 @@ def spawn(step: Run, environment: dict[str, str], own: Sequence[tuple[Any, ...]]
             except OSError as error:
                 if error.errno != errno.ENOEXEC:
                     raise
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter for a name that is empty
         os.write(2, f"{step.argv[0]}: not found\n".encode("utf-8", "replace"))
         os._exit(127)
     except OSError as error:

@@ -104,6 +104,7 @@ class Store:
         Read-only: nothing is made, a missing store is an empty one. Raises `UsageError` when the folder cannot be
         written, or holds what is not forge's.
         """
+        _refuse_unreadable(root)
         path = os.path.join(root, RECORDS)
         if read_only:
             there = os.path.exists(path)
@@ -591,6 +592,20 @@ def _mark_of(project: str) -> str:
 def folder_of(root: str, project: str) -> str:
     """Return the folder of a project in the store at `root`."""
     return os.path.dirname(os.path.normpath(os.path.join(os.path.realpath(root), project)))
+
+
+def _refuse_unreadable(root: str) -> None:
+    """Raise `UsageError` when what lies where the store is to be cannot be read as one."""
+    if not os.path.lexists(root):
+        return
+    if not os.path.isdir(root):
+        raise UsageError(f"the store {root} is no folder", hint="name another with --store")
+    if not os.access(root, os.R_OK | os.X_OK):
+        owner = os.stat(root).st_uid
+        raise UsageError(
+            f"the store {root} cannot be read: it belongs to the user with id {owner}",
+            hint="run forge as that user, or name another store with --store",
+        )
 
 
 def _make(root: str) -> None:

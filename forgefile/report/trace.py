@@ -26,6 +26,8 @@ from forgefile.events import (
 from forgefile.files import write_whole
 
 _PROCESS = 1
+_HEAD = b'{"traceEvents":['
+"""How a trace begins."""
 
 
 class _Slice(NamedTuple):
@@ -47,7 +49,7 @@ class _Open(NamedTuple):
 class Trace:
     """Collects events and writes the trace file when closed.
 
-    Raises `UsageError` when the file's folder cannot be written to, before anything runs.
+    Raises `UsageError` when the file's folder cannot be written to, or something else lies there, before anything runs.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -60,6 +62,10 @@ class Trace:
         folder = os.path.dirname(self._path) or "."
         if os.path.isdir(self._path) or not os.access(folder, os.W_OK | os.X_OK):
             raise UsageError(f"cannot write the trace file '{self._path}'", hint="name a file in a folder that exists")
+        if os.path.lexists(self._path) and not _is_trace(self._path):
+            raise UsageError(
+                f"{self._path} exists and is no trace of forge's", hint="name another file, or move that away"
+            )
 
     def report(self, event: Event) -> None:
         """Take note of an event."""
@@ -129,6 +135,17 @@ class Trace:
             told.append({**_at("thread_name", "M", row, 0), "args": {"name": name}})
             told.append({**_at("thread_sort_index", "M", row, 0), "args": {"sort_index": row}})
         return told
+
+
+def _is_trace(path: str) -> bool:
+    """Tell whether forge wrote a file as a trace; what is no plain file is not opened."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as stream:
+            return stream.read(len(_HEAD)) == _HEAD
+    except OSError:
+        return False
 
 
 def _at(name: str, phase: str, row: int, seconds: float) -> dict[str, Any]:

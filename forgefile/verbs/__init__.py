@@ -22,6 +22,8 @@ from forgefile.fingerprint import fingerprint
 from forgefile.forge import VERBS
 from forgefile.model import Target
 
+_UNWOUND = ("diff", "export", "size")
+"""Verbs that remove what they wrote beside the store when a signal ends them."""
 _RENAMED = {"list": "listing"}
 """Verbs whose module has another name, lest it hide what Python has by that name."""
 
@@ -68,7 +70,13 @@ def run(name: str, options: argparse.Namespace) -> int:
     """Run a verb and return the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is from the start
-    return verb(name).run(options)
+    if name not in _UNWOUND:
+        return verb(name).run(options)
+    from forgefile.foreground import unwinding  # noqa: PLC0415  not for others
+
+    with unwinding():
+        return verb(name).run(options)
+    raise AssertionError("it has ended by a signal")
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _size(text: str) -> int:
     """Return the bytes in a size; a bare K, M, G or T is KiB, MiB, GiB or TiB."""
+    if text.isdigit() and int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' has no unit; write one, as in {text}GiB")
     try:
         return size_bytes(f"{text}iB" if text[-1:] in tuple("KMGT") else text)
     except ValueError as error:

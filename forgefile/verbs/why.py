@@ -99,7 +99,7 @@ def _meant(project: engine.Project, word: str) -> Artifact:
             return found[0]
     if any(letter in word for letter in "*?["):
         return one(project, word)
-    known = [*graph.targets, *map(_name, others)]
+    known = list(dict.fromkeys((*graph.targets, *map(_name, others))))
     raise UsageError(f"there is no target or source '{word}'", hint=did_you_mean(word, known))
 
 

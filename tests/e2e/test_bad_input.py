@@ -229,6 +229,47 @@ def test_a_file_of_the_users_at_the_place_of_a_target(project):
     assert kept or told or ended.status == 0
 
 
+def test_a_file_of_the_users_is_foreseen(project):
+    project.forgefile(RAN)
+    project.write("ran", "mine")
+    for words in (("ran",), ("-n", "ran")):
+        ended = project.forge(*words, status=2)
+        assert "ran is there, but forge did not put it there" in ended.err
+    assert project.read("ran") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "is neither a file nor a folder"),
+        (lambda path: path.symlink_to(path.name), "is a link that leads back to itself"),
+        (lambda path: path.symlink_to("."), "is the project folder"),
+        (lambda path: path.symlink_to("/dev/null"), "is neither a file nor a folder"),
+    ],
+)
+def test_what_can_be_no_source(project, make, problem):
+    line = project.forgefile('forge.target("ran", Shell(line="cat $1", inputs=(forge.source("odd"),)))')
+    make(project / "odd")
+    refused(project, line=line, says=f"the source 'odd' {problem}")
+
+
+def test_a_store_that_cannot_be_read(machine):
+    machine.forgefile(RAN)
+    machine.forge()
+    (machine / ".forge").chmod(0)
+    prefix = () if os.geteuid() else ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+    for words in (("-n",), ("list",), ("history",), ("log", "ran"), ("ran",)):
+        assert "the store" in (ended := machine.forge(*words, status=2, prefix=prefix)).err
+        assert "cannot be read" in ended.err
+    (machine / ".forge").chmod(0o700)
+    assert "is no folder" in machine.forge("--store", "Forgefile.py", "-n", status=2).err
+
+
+def test_a_folder_that_was_removed(project):
+    ended = project.forge("list", status=2, prefix=("sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', "sh"))
+    assert ended.err == "forge: the current folder was removed\n  hint: cd to another one\n"
+
+
 def test_an_unwritable_folder(project, small_disk):
     project.forgefile(RAN)
     mount = f"mount --bind '{project.root}' '{project.root}'; mount -o remount,bind,ro '{project.root}'; cd '{project.root}'"
@@ -308,3 +349,16 @@ def test_a_closed_standard_file_is_as_good_as_an_empty_one(project, closed):
 def test_help_is_a_word_too(project):
     assert project.forge("help").out == project.forge("--help").out
     assert project.forge("help", "size").out == project.forge("size", "--help").out
+    refused(project, "help", "sise", says="there is no command 'sise'", hint="did you mean 'size'?")
+
+
+def test_what_follows_two_dashes_is_no_option(project):
+    project.forgefile(RAN)
+    for words in (("--", "-x"), ("build", "--", "-x"), ("why", "--", "-x"), ("list", "--", "-x")):
+        refused(project, *words, says="there is no target '-x'")
+    assert "ran is at ran" in project.forge("build", "-k", "--", "ran").out
+
+
+def test_a_command_that_is_misspelt(project):
+    project.forgefile(RAN)
+    refused(project, "bulid", hint="did you mean the command 'build'?")

@@ -93,6 +93,17 @@ def test_a_signal_ends_the_machine(machine, number):
     until(lambda: not machines(str(machine.root)), 5)
 
 
+def test_a_reader_that_leaves_ends_the_machine(machine):
+    disk(machine, "hello\n")
+    process = machine.start(*BOOT, "disk.img")
+    first_lines(process, ["hello"])
+    process.stdout.close()
+    assert process.wait(20) == 1
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    until(lambda: not machines(str(machine.root)), 5)
+
+
 def test_the_end_of_qemu_is_told(machine):
     disk(machine, "hello\n")
     process = machine.start(*BOOT, "disk.img")

@@ -340,6 +340,10 @@ def test_trace(project):
     events = trace["traceEvents"] if isinstance(trace, dict) else trace
     assert {"a", "b", "c"} <= {event["name"] for event in events}
     assert "cannot write the trace file" in project.forge("--trace", "no/such/folder", status=2).err
+    project.forge("-k", "--trace", "run.json", status=1)
+    for taken in ("Forgefile.py", "/dev/null"):
+        assert f"{taken} exists and is no trace of forge's" in project.forge("--trace", taken, status=2).err
+    assert "def build" in project.read("Forgefile.py")
 
 
 def test_quiet_and_verbose(project):

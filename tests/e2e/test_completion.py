@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 
 from forgefile.complete import read_line
+from forgefile.forge import VERBS
 from tests.e2e.conftest import COMMAND, USER, Ended, Project
 
 BREAKS = " \t\n\"'@><=;|&(:"
@@ -69,6 +70,8 @@ def test_the_first_word_is_a_verb_or_a_target(named):
     (("export", "tree", ""), ["files"]),
     (("init", "--suite", ""), ["", "bookworm", "trixie"]),
     (("completion", ""), ["", "bash", "zsh", "fish"]),
+    (("help", ""), ["", *VERBS]),
+    (("help", "size", ""), [""]),
     (("why", "tree", ""), ["files", *NAMES, "tree"]),
     (("diff", ""), ["files", *NAMES, "tree"]),
     (("diff", "tree", ""), ["files", *NAMES, "tree"]),

@@ -72,7 +72,7 @@ def test_the_least_recently_used_goes_first(image):
         image.json("-D", f"f={letter}")
     image.json("-D", "f=b")
     assert gc(image, "--max-size", "1T")[0] == []
-    removed, said = gc(image, "--max-size", str(size(image) - 1))
+    removed, said = gc(image, "--max-size", f"{size(image) - 1}B")
     assert removed == ["file"]
     assert "and 2 earlier ones" in said[1]
     planned = {letter: image.planned("-D", f"f={letter}")["file"][0] for letter in "abcd"}
@@ -112,7 +112,7 @@ def test_downloads_go_last_and_only_under_a_limit(image):
     assert gc(image)[0] == ["file"]
     caches = [image / ".forge/cache" / name for name in ("deb/linked", "deb/new.deb", "deb/old.deb", "lists/x")]
     assert all(path.exists() for path in caches)
-    _, said = gc(image, "--max-size", str(size(image) - MIB - 1))
+    _, said = gc(image, "--max-size", f"{size(image) - MIB - 1}B")
     assert said[0] == "removed 2 cached files, 2.0 MiB"
     assert [path.exists() for path in caches] == [True, True, False, False]
     _, said = gc(image, "--max-size", "0", status=1)
@@ -203,7 +203,7 @@ def test_a_project_that_is_built_every_day_is_used_every_day(two):
         shutil.rmtree(project.root)
     elsewhere = type(one)(one.root.parent / "elsewhere")
     elsewhere.env = one.env
-    out = elsewhere.forge("gc", "--max-size", str(size(one, one.env["FORGE_STORE"]) - 1)).out
+    out = elsewhere.forge("gc", "--max-size", f"{size(one, one.env['FORGE_STORE']) - 1}B").out
     assert re.fullmatch(rf"file +1\.0 MiB +last used \S+ +{re.escape(str(other.root))}", out.splitlines()[0]), out
     assert "removed 1 result," in out
     assert "and 3 earlier ones" in out
@@ -242,7 +242,7 @@ def test_nothing_to_collect_makes_no_store(image):
     assert not (image / ".forge").exists()
 
 
-@pytest.mark.parametrize("words", [("--max-size", "20X"), ("--max-size", "-1"), ("--max-size",), ("root",), ("--all",)])
+@pytest.mark.parametrize("words", [("--max-size", "20"), ("--max-size", "20X"), ("--max-size", "-1"), ("--max-size",), ("root",), ("--all",)])
 def test_bad_command_lines(image, words):
     image.ran("root")
     ended = image.forge("gc", *words, status=2)

@@ -339,6 +339,21 @@ def test_an_output_whose_mode_was_changed(project, mode):
     project.nothing_runs()
 
 
+def test_an_earlier_result_at_its_place_is_told_from_a_changed_one(project):
+    project.forgefile(
+        'one = forge.target("one", Shell(line="cat $1", inputs=(forge.source("word"),)))',
+        'forge.target("two", Shell(line="cat $1", inputs=(one,)))',
+    )
+    project.write("word", "1\n")
+    project.ran()
+    project.write("word", "2\n")
+    assert project.ran("two") == ["one", "two"]
+    assert project.read("one") == "1\n"
+    assert project.planned()["one"] == ("restore", ["one is an earlier result"])
+    project.ran()
+    assert project.read("one") == "2\n"
+
+
 def test_an_output_whose_mode_and_time_were_changed_before_the_machine_was_started_anew(project):
     project.forgefile(
         'tool = forge.target("tool", Noisy(line="echo >$OUT; chmod 755 $OUT"))',

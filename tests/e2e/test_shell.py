@@ -85,6 +85,7 @@ def test_the_exit_status(tree):
     assert sh(tree, "exit 42", status=42)
     assert sh(tree, "kill -TERM $$", status=128 + signal.SIGTERM)
     assert tree.forge("shell", "scripted", "--", "nosuch", status=127).err == "nosuch: not found\n"
+    assert tree.forge("shell", "scripted", "--", "", status=127).err == ": not found\n"
     assert "Permission denied" in tree.forge("shell", "scripted", "--", "/etc/owned", status=126).err
     assert tree.forge("shell", "scripted", "--", "sh", "-c", 'echo "$@"', "sh", "-x", "--", "a  b").out == "-x -- a  b\n"
 

@@ -93,10 +93,10 @@ def test_no_function_build(project, text):
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ("def build(forge)\n    pass\n", "expected ':'\n    def build(forge)", 1),
-        ("\n\nx = (1,\n", "'(' was never closed\n    x = (1,", 3),
+        ("def build(forge)\n    pass\n", "expected ':'", 1),
+        ("\n\nx = (1,\n", "'(' was never closed", 3),
         ("def build(forge):\npass\n",
-         "expected an indented block after function definition on line 1\n    pass", 2),
+         "expected an indented block after function definition on line 1", 2),
         ("x = '\0'\n", "source code string cannot contain null bytes", 1),
         ("# ok\nx = \udce9\n", "(unicode error)", 1),
     ],
@@ -110,9 +110,18 @@ def test_a_syntax_error(project, text, message, line):
     assert line == 1 or lines(error) == [("Forgefile.py", line)]
 
 
+def test_a_syntax_error_in_what_is_no_file_shows_it(project):
+    assert project.refused("exec('x = (1,')\n").message == "'(' was never closed\n    x = (1,"
+
+
+def test_what_it_prints_goes_to_standard_error(project, capfd):
+    project.load("print('hello')\ndef build(forge):\n    print('there')\n")
+    assert capfd.readouterr() == ("", "hello\nthere\n")
+
+
 def test_a_syntax_error_in_a_module_beside_it(project):
     error = project.refused("import broken\n", broken="x = 1\ndef f(:\n")
-    assert error.message == "invalid syntax\n    def f(:"
+    assert error.message == "invalid syntax"
     assert lines(error) == [("broken.py", 2)]
 
 
