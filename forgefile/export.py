@@ -21,8 +21,8 @@ def export(store: str, result: Result, destination: str) -> None:
     for an export: whether the output was there and the same all the time is looked at afterwards. Raises `BuildError`.
     """
     arriving = f"{destination}.forge-arriving"
-    userns.call(lambda: remove_tree(arriving))
     try:
+        userns.call(lambda: remove_tree(arriving))
         before = _state(store, result)
         copied = before is not None and _copy(store, result, arriving, tar=destination.endswith(".tar"))
         if before is None or before != _state(store, result):
@@ -31,9 +31,10 @@ def export(store: str, result: Result, destination: str) -> None:
             raise BuildError("the tree could not be exported; see above")
         os.rename(arriving, destination)
     except OSError as error:
-        raise BuildError(f"{destination} cannot be written: {error.strerror}") from error
+        raise BuildError(f"{destination} cannot be written: {error.strerror or error}") from error
     finally:
-        userns.call(lambda: remove_tree(arriving))
+        with suppress(OSError):
+            userns.call(lambda: remove_tree(arriving))
 
 
 def _state(store: str, result: Result) -> list[int] | None:

@@ -41,8 +41,10 @@ class Manifest(Value):
 
 
 def canonical(step: Step) -> str:
-    """Return a step as JSON with a fixed order of fields."""
-    return json.dumps(_plain(step), ensure_ascii=False, separators=(",", ":"))
+    """Return a step as JSON with a fixed order of fields. Raises UnicodeError for what no program can be given."""
+    text = json.dumps(_plain(step), ensure_ascii=False, separators=(",", ":"))
+    text.encode("utf-8", "surrogateescape")
+    return text
 
 
 def _plain(value: Any) -> Any:

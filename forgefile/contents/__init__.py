@@ -24,8 +24,7 @@ def look(function: Callable[[], _T]) -> _T:
         except OSError as error:
             where = f"{error.filename} " if error.filename else ""
             return None, f"{where}cannot be read: {error.strerror or error}", None
-
-        except struct.error:
+        except (struct.error, ArithmeticError, MemoryError):
             return None, "a file system in the image is damaged: what it says of itself leads nowhere", None
 
     found, problem, hint = userns.ask(told)

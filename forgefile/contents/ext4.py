@@ -66,11 +66,13 @@ class Ext4:
         self.uuid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
         self.label = raw[120:136].rstrip(b"\0").decode("utf-8", "replace")
         self._tables: dict[int, bytes] = {}
+        self.above: dict[int, int] = {}
+        """Of each folder that was listed, by inode, in which it lies."""
 
     @property
     def root(self) -> "Inode":
         """The root folder."""
-        return Inode(self, _ROOT)
+        return Inode(self, _ROOT, _ROOT)
 
     def inode(self, number: int) -> bytes:
         """Return an inode as it lies there."""
@@ -90,11 +92,12 @@ class Ext4:
 
 
 class Inode:
-    """A file of an ext4, a `Node`."""
+    """A file of an ext4, a `Node`; `above` is the inode of the folder that it was found in."""
 
-    def __init__(self, system: Ext4, number: int) -> None:
+    def __init__(self, system: Ext4, number: int, above: int = 0) -> None:
         self._system = system
         self._number = number
+        self._above = above
 
     @cached_property
     def _raw(self) -> bytes:
@@ -129,13 +132,18 @@ class Inode:
         return int(struct.unpack_from("<H", self._raw, 128)[0]) if len(self._raw) > 128 else 0  # noqa: PLR2004
 
     def children(self, beside: Node | None = None) -> dict[str, Node]:  # noqa: ARG002  nothing is known of both
-        """Return what a folder holds, by name; of a root folder, without an empty lost+found."""
+        """Return what a folder holds, by name; of a root folder, without an empty lost+found.
+
+        Raises OSError for a folder in two folders, below which there might be no end.
+        """
+        if self._system.above.setdefault(self._number, self._above) != self._above:
+            raise OSError(f"the image is damaged: the folder of inode {self._number} lies in two folders")
         if self._flags & _INLINE:
             raw = [self._raw[44:100], self._stored.get("system.data", b"")]
         else:
             block, size = self._system.block, self.status.size
             raw = [self.read(at, block) for at in range(0, size, block)]
-        found: dict[str, Node] = {os.fsdecode(name): Inode(self._system, inode)
+        found: dict[str, Node] = {os.fsdecode(name): Inode(self._system, inode, self._number)
                                   for piece in raw for name, inode in _entries(piece)}  # fmt: skip
         if self._number == _ROOT and "lost+found" in found and not found["lost+found"].children():
             del found["lost+found"]

@@ -127,6 +127,11 @@ def test_wrong_in_a_helper_function_names_both_lines(project):
     assert f"Forgefile.py:{line + 1} (called from Forgefile.py:{line + 2}" in said
 
 
+def test_words_that_no_program_can_be_given(project):
+    line = project.forgefile('forge.target("ran", Command(argv=("echo", "\\ud800"), stdout=True))')
+    refused(project, line=line, says=("target 'ran'", "UnicodeEncodeError"))
+
+
 def test_a_rule_whose_steps_fail(project):
     line = project.forgefile(
         "class Bad(Rule):", "    def steps(self, box):", "        raise KeyError('x')", RAN, 'forge.target("bad", Bad())'

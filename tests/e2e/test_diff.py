@@ -169,6 +169,9 @@ REFUSED = {
     ("diff", "*", "out.txt"): "'*' matches 3 targets; name one",
     ("diff", "out.txt", "damaged.qcow2"): "cannot be read as qcow2",
     ("diff", "damaged.img", "image.img"): "a file system in the image is damaged",
+    ("diff", "empty.img", "image.img"): "a file system in the image is damaged",
+    ("diff", "endless.img", "image.img"): "the folder of inode 2 lies in two folders",
+    ("size", "endless.img"): "the folder of inode 2 lies in two folders",
 }  # fmt: skip
 
 
@@ -179,12 +182,17 @@ def test_what_is_refused(project):
     )  # fmt: skip
     project.forge("out.txt", "tree")
     project.write("damaged.qcow2", b"QFI\xfb" + bytes(1000))
-    for name in ("image", "damaged"):
+    for name in ("image", "damaged", "empty", "endless"):
         project.write(f"{name}.img", bytes(4 << 20))
         subprocess.run(("mke2fs", "-q", "-t", "ext4", project / f"{name}.img"), check=True)
     with open(project / "damaged.img", "r+b") as image:
         image.seek(2048)
         image.write(b"\xff" * 1024)
+    with open(project / "empty.img", "r+b") as image:
+        image.seek(1024 + 0x28)  # inodes per group
+        image.write(bytes(4))
+    for command in ("mkdir a", "ln / /a/b"):
+        subprocess.run(("debugfs", "-w", "-R", command, project / "endless.img"), check=True, capture_output=True)
     for words, said in REFUSED.items():
         ended = project.forge(*words, status=2)
         assert said in ended.err

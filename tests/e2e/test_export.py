@@ -118,6 +118,17 @@ def test_it_never_writes_over_anything(odd, tmp_path):
     assert not list(odd.root.rglob("*.forge-arriving"))
 
 
+def test_to_where_nothing_can_be_written(odd, tmp_path):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed").chmod(0o500)
+    prefix = () if os.geteuid() else ("setpriv", "--bounding-set", "-dac_override")
+    for to in ("closed/folder", "closed/tree.tar"):
+        ended = odd.forge("export", "odd", str(tmp_path / to), status=1, prefix=prefix)
+        assert "Permission denied" in ended.err
+        assert "Traceback" not in ended.err
+    assert os.listdir(tmp_path / "closed") == []
+
+
 def test_only_what_is_up_to_date(odd):
     odd.write("xattr.sh", "#!/bin/sh\n")
     ended = odd.forge("export", "odd", "x", status=2)
