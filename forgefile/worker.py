@@ -126,7 +126,8 @@ def _leak(job: Job) -> StepFailed | None:
         return None
     secret, path = found
     where = f" in {path}" if path else ""
-    return StepFailed("", f"its output has the secret '{secret}'{where}", "whoever gets the output could read it there")
+    hint = "whoever gets the output could read it there; what belongs into it is a source or an option"
+    return StepFailed("", f"its output has the secret '{secret}'{where}", hint)
 
 
 def _hidden(job: Job, failed: StepFailed) -> StepFailed:

@@ -35,6 +35,8 @@ def _export(project: engine.Project, target: Target, options: argparse.Namespace
     decision = project.planner.plan((target,))[target]
     if decision.action not in ("none", "restore") or target not in project.planner.results:
         raise UsageError(f"target '{target.name}' is not up to date", hint=f"forge {target.name}")
+    if options.destination == "-":
+        raise UsageError("forge export does not write to standard output", hint="name a folder, or an archive")
     destination = os.path.abspath(options.destination)
     if target.output == "tree" and options.destination.endswith(_ARCHIVES):
         hint = "write a .tar, or declare a Pack of the tree, which compresses it"

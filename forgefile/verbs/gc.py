@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Collection
 
@@ -9,7 +10,7 @@ from forgefile import engine
 from forgefile.cache import collect
 from forgefile.cache.layout import RECORDS
 from forgefile.cache.store import Store, folder_of, project_of
-from forgefile.errors import StoreError, UsageError
+from forgefile.errors import ForgefileError, StoreError, UsageError
 from forgefile.loader import load
 from forgefile.reads import Reads
 from forgefile.report import words
@@ -66,7 +67,11 @@ def _store_alone(options: argparse.Namespace) -> tuple[Store, Collection[str] | 
         raise UsageError(f"there is no store {root}")
     declared: Collection[str] | None = None
     if os.path.exists(file) or not named:
-        declared = load(file, engine.settings(options.define), Reads()).targets.keys()
+        try:
+            declared = load(file, engine.settings(options.define), Reads()).targets.keys()
+        except ForgefileError as error:
+            where = f" ({error.location})" if error.location else ""
+            sys.stderr.write(f"forge: note: the Forgefile has an error{where}, so all targets count that it ever had\n")
     project = project_of(root, file)
     try:
         return Store.open(root, project=project, read_only=options.dry_run or not os.path.isdir(root)), declared

@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
         if len(options.words) == _PAIR:
             first, second = (_meant(project, word) for word in options.words)
             return _tell_ways(project, first, second, is_json=options.json)
+        for word in options.words:
+            _refuse_source(project, word)
         wanted = project.graph.select(options.words)
         decisions = engine.foresee(project, wanted)
         for target in wanted:
@@ -54,6 +56,15 @@ def run(options: argparse.Namespace) -> int:
             else:
                 _tell_why(project, target, decisions, indent="")
     return 0
+
+
+def _refuse_source(project: engine.Project, word: str) -> None:
+    """Raise `UsageError` when a word names a source, for which there is no reason but that a target takes it."""
+    path = os.path.normpath(word)
+    sources = {each.path for target in project.graph.targets.values() for each in target.inputs
+               if isinstance(each, Source)}  # fmt: skip
+    if word not in project.graph.targets and path in sources:
+        raise UsageError(f"'{word}' is a source", hint=f"forge why TARGET {word} shows how a target needs it")
 
 
 def _tell_why(project: engine.Project, target: Target, decisions: dict[Target, Decision], indent: str) -> None:

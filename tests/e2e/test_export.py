@@ -129,6 +129,11 @@ def test_to_where_nothing_can_be_written(odd, tmp_path):
     assert os.listdir(tmp_path / "closed") == []
 
 
+def test_a_dash_is_no_folder(odd):
+    assert "does not write to standard output" in odd.forge("export", "odd", "-", status=2).err
+    assert not (odd / "-").exists()
+
+
 def test_only_what_is_up_to_date(odd):
     odd.write("xattr.sh", "#!/bin/sh\n")
     ended = odd.forge("export", "odd", "x", status=2)

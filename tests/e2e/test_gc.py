@@ -242,6 +242,21 @@ def test_nothing_to_collect_makes_no_store(image):
     assert not (image / ".forge").exists()
 
 
+@pytest.mark.parametrize("line", ["def", 'forge.source("nowhere")'])
+def test_with_an_error_in_the_forgefile_no_target_is_taken_for_gone(project, line):
+    one = 'forge.target("a", Shell(line="echo %d" % 1))'
+    project.forgefile(one)
+    project.forge()
+    project.forgefile(one.replace("% 1", "% 2"))
+    project.forge()
+    project.forgefile(one, line)
+    ended = project.forge("gc")
+    assert "forge: note: the Forgefile has an error (Forgefile.py:" in ended.err
+    assert "removed 1 result" in ended.out
+    project.forgefile(one.replace("% 1", "% 2"))
+    project.nothing_runs()
+
+
 @pytest.mark.parametrize("words", [("--max-size", "20"), ("--max-size", "20X"), ("--max-size", "-1"), ("--max-size",), ("root",), ("--all",)])
 def test_bad_command_lines(image, words):
     image.ran("root")

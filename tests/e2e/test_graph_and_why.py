@@ -96,6 +96,11 @@ def test_a_picture_needs_graphviz(layers):
         assert message in layers.forge("graph", *words, status=2).err
 
 
+def test_a_source_alone_has_no_reasons(layers):
+    ended = layers.forge("why", "overlay", status=2)
+    assert ended.err == "forge: 'overlay' is a source\n  hint: forge why TARGET overlay shows how a target needs it\n"
+
+
 def test_how_one_needs_the_other(layers):
     assert layers.forge("why", "disk.img", "overlay").out.splitlines() == [
         "disk.img needs overlay in 2 ways",
