@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 _TRIES, _PAUSE_S = 20, 0.05
 """How often and after which pauses a folder is removed to which something is added meanwhile."""
+_FLOCK = "hhqqi4x"
+"""struct flock of fcntl(2)."""
 
 
 def copy_file(source: str, to: str) -> None:
@@ -43,6 +46,17 @@ def _copy_range(old: int, new: int, at: int, length: int) -> int:
             raise
     os.lseek(new, at, os.SEEK_SET)
     return os.sendfile(new, old, at, length)
+
+
+def is_written_by_machine(path: str) -> bool:
+    """Tell whether a QEMU has an image open to write into it: it has a lock on a byte then that stands for that right.
+
+    The byte is RAW_LOCK_PERM_BASE and the number of BLK_PERM_WRITE's bit, in QEMU's block/file-posix.c.
+    """
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 101, 1, 0)
+    with suppress(OSError), open(path, "rb") as stream:
+        return bool(struct.unpack(_FLOCK, fcntl.fcntl(stream, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    return False
 
 
 def write_whole(path: str, content: str) -> None:

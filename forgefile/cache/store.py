@@ -63,7 +63,7 @@ from forgefile.cache.seal import (
 )
 from forgefile.cache.snapshot import boot
 from forgefile.errors import StoreError, UsageError
-from forgefile.files import OwnFolder, copy_file, own_folder, remove_tree, remove_trees
+from forgefile.files import OwnFolder, copy_file, is_written_by_machine, own_folder, remove_tree, remove_trees
 
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -333,7 +333,7 @@ class Store:
         return [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else ())]
 
     def refuse_place(self, path: str) -> None:
-        """Raise `UsageError` when something lies at a path of the project that forge did not put there."""
+        """Raise `UsageError` when what lies at a path of the project is not forge's, or a machine writes into it."""
         if os.path.isdir(path) and not os.path.islink(path):
             raise UsageError(f"{path} is a folder; the target of that name cannot be placed there")
         folder = os.path.dirname(path)
@@ -346,6 +346,8 @@ class Store:
                 f"{path} is there, but forge did not put it there",
                 hint="move it away, or remove it, and run forge again",
             )
+        if os.path.isfile(path) and is_written_by_machine(path):
+            raise UsageError(f"a virtual machine runs that writes into {path}", hint="end it, and run forge again")
 
     def place(self, result: Result, path: str) -> None:
         """Put a file output at a path of the project, in place of what was there.

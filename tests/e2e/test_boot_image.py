@@ -159,6 +159,9 @@ def test_one_machine_at_a_time_writes(machine):
     first_lines(process, ["hello"])
     ended = machine.forge(*BOOT, "--write", "disk.img", status=2)
     assert 'Failed to get "write" lock' in ended.err
+    for words in ((), ("-n",)):
+        ended = machine.forge(*words, "disk.img", status=2)
+        assert "a virtual machine runs that writes into" in ended.err
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
 
