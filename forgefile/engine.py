@@ -447,7 +447,7 @@ class _Build:
         self._pool: Pool | None = None
         self._jobserver = Jobserver()
         self._elsewhere: dict[Target, None] = {}
-        """What another forge builds now; it is decided when that has ended."""
+        """What is built now as another target or by another forge; it is decided when that has ended."""
         self._looked_at = 0.0
         self._waits_for: set[str] = set()
         self._claimed: dict[Target, str] = {}
@@ -614,12 +614,14 @@ class _Build:
     # Beside other forges
 
     def _is_mine(self, target: Target) -> bool:
-        """Claim a target that is to begin. Withdraw it when another forge builds the same now, or has built it."""
+        """Claim a target that is to begin. Withdraw it when the same is built now, here or elsewhere, or has been."""
         name = fingerprint(self._planner.manifests[target])
-        if (holder := self._store.claim(name)) is not None:
+        is_equal_here = name in self._claimed.values()
+        holder = None if is_equal_here else self._store.claim(name)
+        if is_equal_here or holder is not None:
             self._schedule.withdraw(target)
             self._elsewhere[target] = None
-            if holder not in self._waits_for:
+            if holder is not None and holder not in self._waits_for:
                 self._waits_for.add(holder)
                 self._tell(waiting(holder, self._clock()))
             return False
@@ -640,7 +642,7 @@ class _Build:
             if target not in self._elsewhere:  # it was given up just now
                 continue
             name = fingerprint(self._planner.manifests[target])
-            if self._store.claim(name) is None:
+            if name not in self._claimed.values() and self._store.claim(name) is None:
                 self._store.unclaim(name)
                 del self._elsewhere[target]
                 self._decide(target)
@@ -736,6 +738,7 @@ class _Build:
             self._jobserver.close(slot)
             self._ended(target, message)
             self._ended_here.append(self._claimed.pop(target))
+            self._looked_at = 0.0  # what waits may be equal
 
     def _ended(self, target: Target, result: JobResult) -> None:
         """Record what a job made and go on above it, or tell how it failed."""

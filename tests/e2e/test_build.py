@@ -107,11 +107,28 @@ def _span(ended, target):
 
 
 def test_independent_targets_overlap(project):
-    project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.5; echo >$OUT"))' for n in range(3)))
+    project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.5; echo {n} >$OUT"))' for n in range(3)))
     ended = project.json("-j", "3")
     spans = [_span(ended, f"t{n}") for n in range(3)]
     assert max(begin for begin, _ in spans) < min(end for _, end in spans)
     assert {e["worker"] for e in ended.events if e["event"] == "started"} == {0, 1, 2}
+
+
+def test_equal_targets_are_built_once(project):
+    line = "echo start; sleep 0.5; echo >$OUT; echo end"
+    project.forgefile(*(f'forge.target("a{number}", Noisy(line="{line}"))' for number in range(3)),
+                      'forge.target("b", Shell(line="cat $1 $2", inputs=tuple(forge._targets.values())[:2]))')  # fmt: skip
+    ended = project.json("-j", "4")
+    assert len(ended.targets("built")) == 2
+    assert len(ended.targets("restored")) == 2
+    assert project.forge("log", "a0").out.splitlines()[1:] == ["start", "end"]
+    project.nothing_runs()
+
+
+def test_equal_targets_that_fail(project):
+    project.forgefile(*(f'forge.target("a{number}", Noisy(line="sleep 0.3; exit 3"))' for number in range(3)))
+    assert project.json("-k", "-j", "4", status=1).targets("failed") == ["a0", "a1", "a2"]
+    assert project.json("-j", "4", status=1).targets("failed") == ["a0"]
 
 
 def test_one_job_at_a_time(project):
@@ -130,8 +147,8 @@ def _overlap(ended, *targets):
 def test_what_shares_a_pool_waits_and_others_go_ahead(project):
     project.forgefile(
         'link = forge.pool("link", 1)',
-        *(f'forge.target("t{n}", Noisy(line="sleep 0.2; echo >$OUT"), pools=(link,))' for n in range(3)),
-        *(f'forge.target("free-{n}", Noisy(line="sleep 0.2; echo >$OUT"))' for n in range(2)),
+        *(f'forge.target("t{n}", Noisy(line="sleep 0.2; echo {n} >$OUT"), pools=(link,))' for n in range(3)),
+        *(f'forge.target("free-{n}", Noisy(line="sleep 0.2; echo free {n} >$OUT"))' for n in range(2)),
     )
     ended = project.json("-j", "3")
     assert _overlap(ended, "t0", "t1", "t2") == 1

@@ -111,7 +111,7 @@ def test_what_forge_places_begins_nothing(two):
         "import glob, os",
         "os.listdir('.'), glob.glob('*.conf')",
         "forge.target('a.img', Shell(line='cat $1', inputs=(forge.source('a.txt'),)))",
-        "forge.target('out/b.img', Shell(line='cat $1', inputs=(forge.source('a.txt'),)))",
+        "forge.target('out/b.img', Shell(line='cat <$1', inputs=(forge.source('a.txt'),)))",
     )
     with watching(two) as watch:
         watch.waits()
