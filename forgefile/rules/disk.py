@@ -71,6 +71,13 @@ _ATTRIBUTES = {
     "read-only": "GUID:60",
     "no-auto": "GUID:63",
 }
+_BIOS = "i386-pc"
+_PLATFORMS = {
+    "amd64": ("x86_64-efi", "i386-efi", _BIOS),
+    "i386": ("i386-efi", "x86_64-efi", _BIOS),
+    "arm64": ("arm64-efi",),
+}
+"""Architecture → what GRUB starts its machines from, by GRUB's names; first what UEFI has if nothing else is said."""
 _SEED = "forge"
 _GROUPS = (8, 4, 4, 4, 12)
 
@@ -365,7 +372,8 @@ class Grub(Value):
     - `uefi`: start from UEFI, at the path that firmware tries on a disk without a boot entry
       (`/EFI/BOOT/BOOTX64.EFI`: UEFI 2.10, section 3.5.1.1); needs an `esp` partition with `Vfat`. Default True. Not
       signed: Secure Boot must be off.
-    - `uefi_platform`: `x86_64-efi`, `i386-efi` or `arm64-efi`; default `x86_64-efi`.
+    - `uefi_platform`: `x86_64-efi`, `i386-efi` or `arm64-efi`; default by the disk's `arch`. An arm64 machine has
+      `arm64-efi` alone, and no BIOS: `Grub(bios=False)`.
     - `cmdline`: the kernel's parameters after `root=`, also written to /etc/kernel/cmdline; default none. A
       `console=ttyS0` (with `,115200n8` or the like) makes that serial line GRUB's console too.
     - `timeout`: seconds that the menu waits; default 0; -1: for ever.
@@ -374,7 +382,7 @@ class Grub(Value):
 
     bios: bool = True
     uefi: bool = True
-    uefi_platform: Literal["x86_64-efi", "i386-efi", "arm64-efi"] = "x86_64-efi"
+    uefi_platform: Literal["x86_64-efi", "i386-efi", "arm64-efi"] | None = None
     cmdline: str = ""
     timeout: int = 0
     modules: tuple[str, ...] = ()
@@ -390,14 +398,15 @@ class Grub(Value):
         if self.timeout < -1:
             raise self.refuse("timeout", f"{self.timeout}: seconds, or -1 for no limit")
 
-    def plain(self) -> grub.Boot:
+    def plain(self, arch: str) -> grub.Boot:
         """Return what the program in the sandbox is told."""
-        return grub.Boot(platforms=self.platforms, cmdline=self.cmdline, timeout=self.timeout, modules=self.modules)
+        platforms = self.platforms(arch)
+        return grub.Boot(platforms=platforms, cmdline=self.cmdline, timeout=self.timeout, modules=self.modules)
 
-    @property
-    def platforms(self) -> tuple[str, ...]:
-        """GRUB's names of what the image starts from."""
-        return (*(("i386-pc",) if self.bios else ()), *((self.uefi_platform,) if self.uefi else ()))
+    def platforms(self, arch: str) -> tuple[str, ...]:
+        """Return GRUB's names of what the image starts from on a machine of an architecture."""
+        uefi = (self.uefi_platform or _PLATFORMS[arch][0],) if self.uefi else ()
+        return (*((_BIOS,) if self.bios else ()), *uefi)
 
 
 class DiskImage(Rule):
@@ -413,7 +422,8 @@ class DiskImage(Rule):
     - `size`: of the whole disk (`"8GiB"`); default: what the partitions need.
     - `sector_size`: 512 (the default) or 4096 bytes: what the disk says a logical sector is.
     - `bootloader`: `Grub(…)`; default none.
-    - `arch`: Debian's name of the architecture, which `root` and `usr` partition types depend on; default `amd64`.
+    - `arch`: Debian's name of the architecture, which `root` and `usr` partition types and what GRUB starts from depend
+      on; default `amd64`.
     - `id`: the disk's: 8-4-4-4-12 hexadecimal digits, for an MBR 8; default: derived from `seed`.
     - `seed`: a text that all ids that are not given are derived from. Two disks that are to be in one machine need
       different ones. Default `forge`.
@@ -499,6 +509,7 @@ class DiskImage(Rule):
         types = {part.type for part in self.partitions}
         if self._root is None:
             raise self.refuse("bootloader", "Grub needs a partition with mount='/' and a tree to start")
+        self._check_platforms(bootloader)
         if bootloader.bios and self.label == "gpt" and "bios-boot" not in types:
             hint = "add Partition('bios', type='bios-boot', size='1MiB'), or set bios=False"
             raise self.refuse("bootloader", "Grub(bios=True) on a GPT disk needs a bios-boot partition", hint=hint)
@@ -512,6 +523,21 @@ class DiskImage(Rule):
         index, _ = program.holder(self._plain(None), "/boot/grub")
         if isinstance(self.partitions[index].filesystem, (Raw, Swap)):
             raise self.refuse("bootloader", f"GRUB cannot be put on partition '{self.partitions[index].name}'")
+
+    def _check_platforms(self, bootloader: Grub) -> None:
+        """Refuse what machines of the disk's architecture do not start from."""
+        known = _PLATFORMS.get(self.arch)
+        if known is None:
+            hint = f"Grub is for {', '.join(_PLATFORMS)}; for others put a boot loader's file in raw=(Raw(…),)"
+            raise self.refuse("bootloader", f"there is no Grub for arch='{self.arch}'", hint=hint)
+        if bootloader.bios and _BIOS not in known:
+            hint = "write Grub(bios=False)"
+            raise self.refuse("bootloader", f"a machine of arch='{self.arch}' has no BIOS", hint=hint)
+        platform = bootloader.uefi_platform
+        if bootloader.uefi and platform not in (None, *known):
+            hint = "leave uefi_platform out, or set another arch"
+            problem = f"a machine of arch='{self.arch}' does not start from uefi_platform='{platform}'"
+            raise self.refuse("bootloader", problem, hint=hint)
 
     @property
     def _root(self) -> Partition | None:
@@ -550,7 +576,7 @@ class DiskImage(Rule):
             ),
             sector_size=self.sector_size,
             size=None if self.size is None else size_bytes(self.size),
-            boot=bootloader.plain() if bootloader else None,
+            boot=bootloader.plain(self.arch) if bootloader else None,
             fstab=self.fstab,
             kernel_cmdline=self.kernel_cmdline,
         )
@@ -601,7 +627,7 @@ class DiskImage(Rule):
         yield str(grub.__file__)
         if self.bootloader:
             yield "grub-mkimage"
-            for platform in self.bootloader.platforms:
+            for platform in self.bootloader.platforms(self.arch):
                 yield from (f"{grub.LIBRARY}/{platform}/{name}" for name in ("modinfo.sh", "kernel.img"))
         if self.bootloader and self.bootloader.bios:
             yield from (f"{grub.LIBRARY}/i386-pc/{name}" for name in ("boot.img", "grub-bios-setup"))

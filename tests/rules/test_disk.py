@@ -143,6 +143,24 @@ REFUSED = {
         lambda: DiskImage(partitions=(bios(), esp(), root()), bootloader=Grub(), sector_size=4096),
         "BIOS starts only from disks with sectors of 512 bytes",
     ),
+    "bios on arm64": (
+        lambda: DiskImage(partitions=(bios(), esp(), root()), bootloader=Grub(), arch="arm64"),
+        "field 'bootloader': a machine of arch='arm64' has no BIOS",
+    ),
+    "uefi platform of another architecture": (
+        lambda: DiskImage(
+            partitions=(esp(), root()), bootloader=Grub(bios=False, uefi_platform="x86_64-efi"), arch="arm64"
+        ),
+        "a machine of arch='arm64' does not start from uefi_platform='x86_64-efi'",
+    ),
+    "arm64 on amd64": (
+        lambda: DiskImage(partitions=(bios(), esp(), root()), bootloader=Grub(uefi_platform="arm64-efi")),
+        "a machine of arch='amd64' does not start from uefi_platform='arm64-efi'",
+    ),
+    "Grub for what has none": (
+        lambda: DiskImage(partitions=(esp(), root()), bootloader=Grub(bios=False), arch="s390x"),
+        "there is no Grub for arch='s390x'",
+    ),
     "no root for home": (
         lambda: DiskImage(partitions=(Partition("h", filesystem=Ext4(), mount="/h"),)),
         "'h' is mounted below a root that has no tree",
@@ -208,6 +226,30 @@ def test_root_types_follow_the_architecture():
     arm = told(DiskImage(partitions=(root(),), arch="arm64")).parts[0].type
     assert arm == "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
     assert told(DiskImage(partitions=(root(),), label="mbr")).parts[0].type == "83"
+
+
+@pytest.mark.parametrize(
+    ("arch", "grub", "platforms"),
+    [
+        ("amd64", Grub(), ("i386-pc", "x86_64-efi")),
+        ("amd64", Grub(uefi_platform="i386-efi"), ("i386-pc", "i386-efi")),
+        ("amd64", Grub(uefi=False, uefi_platform="arm64-efi"), ("i386-pc",)),
+        ("i386", Grub(), ("i386-pc", "i386-efi")),
+        ("i386", Grub(uefi_platform="x86_64-efi"), ("i386-pc", "x86_64-efi")),
+        ("arm64", Grub(bios=False), ("arm64-efi",)),
+    ],
+)
+def test_what_grub_starts_from_follows_the_architecture(arch, grub, platforms):
+    image = DiskImage(partitions=(bios(), esp(), root()), bootloader=grub, arch=arch)
+    (step,) = image.steps(Sandbox())
+    assert step.argument.boot.platforms == platforms
+    assert all(f"/usr/lib/grub/{platform}/kernel.img" in step.tools for platform in platforms)
+
+
+def test_what_to_write_for_a_machine_without_bios():
+    with pytest.raises(ForgefileError) as caught:
+        DiskImage(partitions=(bios(), esp(), root()), bootloader=Grub(), arch="arm64")
+    assert caught.value.hint == "write Grub(bios=False)"
 
 
 def test_tools_name_what_runs_and_the_data_that_it_reads():
