@@ -54,7 +54,10 @@ class Blob(Value):
 
 
 class Disk(Value):
-    """What `assemble` makes, as plain data: `out` is the file, `tmp` a folder to work in."""
+    """What `assemble` makes, as plain data: `out` is the file, `tmp` a folder to work in.
+
+    `arch` is what the root's tree has to be of; empty: nothing depends on it.
+    """
 
     out: str
     tmp: str
@@ -65,6 +68,7 @@ class Disk(Value):
     sector_size: int = 512
     size: int | None = None
     boot: grub.Boot | None = None
+    arch: str = ""
     fstab: bool = True
     kernel_cmdline: bool = True
 
@@ -347,6 +351,25 @@ def _root(disk: Disk) -> int | None:
     return next((index for index, part in enumerate(disk.parts) if part.mount == "/" and part.tree), None)
 
 
+def architecture(root: str) -> str:
+    """Return Debian's name of a tree's architecture, as its dpkg(1) was built for it; empty when nothing tells."""
+    for paragraph in read(root, "/var/lib/dpkg/status").split("\n\n"):
+        if paragraph.startswith("Package: dpkg\n"):
+            fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
+            return fields.get("Architecture", "")
+    return ""
+
+
+def _refuse_other_architecture(disk: Disk, root: int) -> None:
+    """Raise `BuildError` when the root's tree is of another architecture than the disk."""
+    found = architecture(str(disk.parts[root].tree)) if disk.arch else ""
+    if found not in ("", disk.arch):
+        raise BuildError(
+            f"the tree of partition '{disk.parts[root].name}' is {found}, and the disk is for {disk.arch}",
+            hint=f"write DiskImage(arch='{found}', …)",
+        )
+
+
 def _configure(disk: Disk, root: int, epoch: int) -> None:
     """Write to the tree what depends on the disk: fstab, the kernel's command line, GRUB's configuration."""
     tree = str(disk.parts[root].tree)
@@ -442,6 +465,7 @@ def assemble(disk: Disk) -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     root = _root(disk)
     if root is not None:
+        _refuse_other_architecture(disk, root)
         _configure(disk, root, epoch)
     sources = expose(disk, epoch)
     images = dict(_boot_images(disk))

@@ -423,7 +423,7 @@ class DiskImage(Rule):
     - `sector_size`: 512 (the default) or 4096 bytes: what the disk says a logical sector is.
     - `bootloader`: `Grub(…)`; default none.
     - `arch`: Debian's name of the architecture, which `root` and `usr` partition types and what GRUB starts from depend
-      on; default `amd64`.
+      on; default `amd64`. A root whose packages are of another one is refused.
     - `id`: the disk's: 8-4-4-4-12 hexadecimal digits, for an MBR 8; default: derived from `seed`.
     - `seed`: a text that all ids that are not given are derived from. Two disks that are to be in one machine need
       different ones. Default `forge`.
@@ -540,6 +540,12 @@ class DiskImage(Rule):
             raise self.refuse("bootloader", problem, hint=hint)
 
     @property
+    def _needs_arch(self) -> bool:
+        """Whether the disk is another for another architecture."""
+        typed = self.label == "gpt" and any(part.type in ("root", "usr") for part in self.partitions)
+        return typed or self.bootloader is not None
+
+    @property
     def _root(self) -> Partition | None:
         """The partition that is the root file system and has a tree."""
         return next((part for part in self.partitions if part.place == "/" and part.tree is not None), None)
@@ -577,6 +583,7 @@ class DiskImage(Rule):
             sector_size=self.sector_size,
             size=None if self.size is None else size_bytes(self.size),
             boot=bootloader.plain(self.arch) if bootloader else None,
+            arch=self.arch if self._needs_arch else "",
             fstab=self.fstab,
             kernel_cmdline=self.kernel_cmdline,
         )

@@ -493,6 +493,30 @@ def test_same_inputs_same_bits(lab):
     assert digest(lab.make(image, "two.img")) == one
 
 
+STATUS = """\
+Package: dpkg-dev
+Architecture: all
+
+Package: dpkg
+Status: install ok installed
+Architecture: arm64
+Description: a package
+ Architecture: none
+
+"""
+
+
+def test_a_tree_of_another_architecture(lab):
+    (lab.tree / "var/lib/dpkg").mkdir(parents=True)
+    (lab.tree / "var/lib/dpkg/status").write_text(STATUS)
+    with pytest.raises(AssertionError) as caught:
+        lab.make(DiskImage(partitions=(root(),)), "wrong.img")
+    told = "the tree of partition 'root' is arm64, and the disk is for amd64 | write DiskImage(arch='arm64', …)"
+    assert str(caught.value).strip() == told
+    lab.make(DiskImage(partitions=(root(),), arch="arm64"), "right.img")
+    lab.make(DiskImage(partitions=(root(),), label="mbr"), "any.img")  # says nothing of an architecture
+
+
 def test_partitions_take_their_part_of_the_tree(lab):
     image = lab.make(
         DiskImage(
