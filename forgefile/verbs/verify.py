@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple
 
 from forgefile import compare, engine, events, linux, userns
-from forgefile.cache.layout import CACHE, LAYERS, OBJECTS
+from forgefile.cache.keyed import key_of
+from forgefile.cache.layout import CACHE, KEY, LAYERS, OBJECTS
 from forgefile.cache.seal import Result
 from forgefile.errors import BuildError, ForgeError, UsageError
 from forgefile.fingerprint import Manifest, difference
@@ -81,6 +82,8 @@ class _Orders(NamedTuple):
     """An empty folder of the first store."""
     shared: tuple[str, ...]
     """The cache folders of the first store that hold what was fetched."""
+    key: bytes | None
+    """The first store's key, if it has one, so that a secret has the same digest in both."""
     file: str
     definitions: tuple[str, ...]
     targets: tuple[str, ...]
@@ -156,6 +159,7 @@ class _Verification:
             parent=os.getpid(),
             folder=folder,
             shared=tuple(os.path.join(self._project.store.root, CACHE, name) for name in sorted(fetched)),
+            key=key_of(self._project.store.root),
             file=file,
             definitions=tuple(options.define),
             targets=tuple(target.name for target in self._wanted),
@@ -327,6 +331,9 @@ def _build_again(orders: _Orders, say: Any) -> None:
     project = engine.Project.open(
         _elsewhere(orders, orders.file), orders.definitions, read_only=False, store=store
     )
+    if orders.key is not None:
+        with open(os.open(os.path.join(store, KEY), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(orders.key)
     for shared in filter(os.path.isdir, orders.shared):
         shutil.copytree(shared, os.path.join(store, CACHE, os.path.basename(shared)), copy_function=os.link)
 

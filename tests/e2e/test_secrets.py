@@ -245,6 +245,16 @@ def test_nothing_changed(holder):
     holder.forge(status=2)
 
 
+def test_a_second_build_with_the_same_secrets_is_not_made_otherwise(holder):
+    holder.forgefile(*DECLARED, 'forge.target("a", Shell(line="wc -c <$1; date +%N", inputs=(key, token)))')
+    ended = holder.forge("verify", "--json", status=1)
+    (difference,) = ended.only("differs")["differences"]
+    assert "content from byte " in difference
+    nowhere(holder, ended)
+    holder.forgefile(*DECLARED, 'forge.target("a", Shell(line="wc -c <$1", inputs=(key, token)))')
+    assert holder.forge("verify", "--json").targets("same") == ["a"]
+
+
 def test_who_has_no_secret_can_build_the_rest(holder):
     del holder.env["TOKEN"]
     (holder / "../keys/key.pem").unlink()
