@@ -24,6 +24,8 @@ from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+:~-]+)?[+-]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LINE = re.compile(r"""([^\s=]+)\s+(["']?)(.*?)\2\s*;?\s*""")
+"""A line of apt.conf(5): a key and a value."""
 _QUIET = ("-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Progress-Fancy=0")
 _LEAN = ("-o", "Acquire::Languages=none", "-o", "Dir::Cache::srcpkgcache=")
 _ROBUST = ("-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3")
@@ -83,7 +85,8 @@ class Apt(Rule):
     - `sources`: further archives, see `AptSource`.
     - `auth`: a secret with the names and passwords of archives, in the form of apt_auth.conf(5); for these steps only.
     - `upgrade`: whether to upgrade what is installed, first; default no.
-    - `options`: apt configuration such as `APT::Default-Release=bookworm-backports`, for this step only.
+    - `options`: apt configuration such as `APT::Default-Release=bookworm-backports`, as after apt-get's `-o`; for this
+      step only.
     - `environment`: variables for maintainer scripts; DEBIAN_FRONTEND is noninteractive.
 
     Services do not start, /etc/resolv.conf is lent, signatures are always checked. Packages and lists are downloaded
@@ -111,6 +114,11 @@ class Apt(Rule):
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise self.refuse("packages", f"{package!r} is no name of a package")
+        for option in self.options:
+            if not re.match(r"[^\s=]+=", option):
+                line = _LINE.fullmatch(option)
+                hint = f"write '{line[1]}={line[3]}'" if line else "write 'Key=value'"
+                raise self.refuse("options", f"{option!r} has no '=' after its key", hint=hint)
         for deb in self.debs:
             if isinstance(deb, Target) and deb.output != "file":
                 raise self.refuse("debs", f"'{deb.name}' is a tree, not a .deb file")

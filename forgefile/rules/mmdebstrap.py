@@ -10,6 +10,7 @@ from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, empty, fo
 
 _VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "standard")
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_OPTION = re.compile(r'([A-Za-z][A-Za-z0-9_:/.+-]*)=([^"\n]*)')
 _WORD = re.compile(r"[A-Za-z0-9?~][A-Za-z0-9.+:~=/_*?!()|-]*")
 
 
@@ -25,7 +26,8 @@ class Mmdebstrap(Rule):
     - `include`: packages, in mmdebstrap's words.
     - `keyring`: a source with the mirror's keys; default the host's debian-archive-keyring.
     - `auth`: a secret with the names and passwords of mirrors, in the form of apt_auth.conf(5).
-    - `apt_options`: configuration lines such as `Acquire::http::Proxy "…";`, for this step and not kept in the tree.
+    - `apt_options`: apt configuration such as `Acquire::Check-Valid-Until=false`, as `Apt` takes it, or lines as in
+      apt.conf(5): `Acquire::Check-Valid-Until "false";`; for this step and not kept in the tree.
     - `dpkg_options`: the same for dpkg, such as `path-exclude=/usr/share/man/*`, kept in the tree.
     - `environment`: variables for maintainer scripts.
 
@@ -58,6 +60,10 @@ class Mmdebstrap(Rule):
         for package in self.include:
             if not _WORD.fullmatch(package):
                 raise self.refuse("include", f"{package!r} is no name of a package")
+        for option in self.apt_options:
+            if re.match(r'[^\s"{]+=', option) and not _OPTION.fullmatch(option):
+                hint = "write 'Key=value' without quotes, or as in apt.conf: 'Key \"value\";'"
+                raise self.refuse("apt_options", f"{option!r} is no configuration of apt", hint=hint)
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Run mmdebstrap with the shared folders of packages and lists, and settle what it leaves."""
@@ -78,7 +84,8 @@ class Mmdebstrap(Rule):
         argv += [f"--architectures={self.arch}"] if self.arch else []
         argv += [f"--keyring={box.path(self.keyring)}"] if self.keyring else []
         argv += [f'--aptopt=Dir::Etc::netrc "{box.path(self.auth)}"'] if self.auth else []
-        argv += [f"--aptopt={line}" for line in self.apt_options] + [f"--dpkgopt={line}" for line in self.dpkg_options]
+        argv += [f"--aptopt={_line(option)}" for option in self.apt_options]
+        argv += [f"--dpkgopt={line}" for line in self.dpkg_options]
         environment = {"DEBIAN_FRONTEND": "noninteractive", **self.environment}
         yield Run(
             (*argv, self.suite, box.out, *self.mirrors),
@@ -95,3 +102,9 @@ class Mmdebstrap(Rule):
             yield Run(("sh", "-euc", MAKE_INITRAMFS), root=box.out, env=environment)
         yield Call(forget_host, root=box.out)
         yield Call(settle, root=box.out)
+
+
+def _line(option: str) -> str:
+    """Return what apt-get(8) takes after `-o` as apt.conf(5) has it; what is no `Key=value` stays as it is."""
+    found = _OPTION.fullmatch(option)
+    return f'{found[1]} "{found[2]}";' if found else option

@@ -33,6 +33,12 @@ SETTLED = Call(settle, root=OUT)
         ({"debs": (BASE,)}, "field 'debs': 'rootfs' is a tree, not a .deb file", None),
         ({"base": BUILT, "packages": ("vim",)},
          "field 'base': expected the handle of a tree target, got the handle of the file target 'other.deb'", None),
+        ({"upgrade": True, "options": ('Acquire::Check-Valid-Until "false";',)},
+         "field 'options': 'Acquire::Check-Valid-Until \"false\";' has no '=' after its key",
+         "write 'Acquire::Check-Valid-Until=false'"),
+        ({"upgrade": True, "options": ("APT::Default-Release sid",)},
+         "field 'options': 'APT::Default-Release sid' has no '=' after its key", "write 'APT::Default-Release=sid'"),
+        ({"upgrade": True, "options": ("",)}, "field 'options': '' has no '=' after its key", "write 'Key=value'"),
         ({"packages": ("vim",), "recommends": "no"}, "field 'recommends': expected bool, got the string 'no'", None),
     ],
 )  # fmt: skip

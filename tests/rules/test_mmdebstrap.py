@@ -1,5 +1,8 @@
 """`Mmdebstrap`: what is refused, and the exact steps."""
 
+import os
+import subprocess
+
 import pytest
 
 from forgefile.errors import ForgefileError
@@ -33,6 +36,8 @@ HOOK = (
         ({"include": ("vim", "-x")}, "field 'include': '-x' is no name of a package", None),
         ({"include": ("vim,git",)}, "field 'include': 'vim,git' is no name of a package", None),
         ({"include": ("",)}, "field 'include': '' is no name of a package", None),
+        ({"apt_options": ('A="b"',)}, "field 'apt_options': 'A=\"b\"' is no configuration of apt",
+         "write 'Key=value' without quotes, or as in apt.conf: 'Key \"value\";'"),
         ({"mirror": "http://x"}, "has no field 'mirror'", "did you mean 'mirrors'?"),
     ],
 )  # fmt: skip
@@ -121,6 +126,29 @@ def test_steps_with_everything():
     )
     assert step.env == {"DEBIAN_FRONTEND": "noninteractive", "A": "1"}
     assert step.tools == ()
+
+
+APT_OPTIONS = {
+    "Acquire::http::Proxy=http://p:1/": ("Acquire::http::Proxy", "http://p:1/"),
+    "Acquire::http::Proxy::a.example=DIRECT": ("Acquire::http::Proxy::a.example", "DIRECT"),
+    "APT::Install-Recommends=": ("APT::Install-Recommends", ""),
+    "DPkg::Options::=--force-confold --x=y": ("DPkg::Options::", "--force-confold --x=y"),
+    'Acquire::Check-Valid-Until "false";': ("Acquire::Check-Valid-Until", "false"),
+    'Acquire::Check-Valid-Until "false"': ("Acquire::Check-Valid-Until", "false"),
+    "APT::Default-Release a=b;": ("APT::Default-Release", "a=b"),
+}
+
+
+@pytest.mark.parametrize("option", APT_OPTIONS)
+def test_apt_reads_its_options(option, tmp_path):
+    """As mmdebstrap writes them into a file: each ends with a semicolon."""
+    (word,) = [word for word in run(suite="sid", apt_options=(option,)).argv if word.startswith("--aptopt=")][2:]
+    line = word.removeprefix("--aptopt=")
+    (tmp_path / "conf").write_text(f"{line.removesuffix(';')};\n")
+    environment = {**os.environ, "APT_CONFIG": str(tmp_path / "conf")}
+    dump = subprocess.check_output(("apt-config", "dump"), env=environment, text=True)
+    name, value = APT_OPTIONS[option]
+    assert f'{name} "{value}";' in dump.splitlines()
 
 
 @pytest.mark.parametrize("variant", ["extract", "custom"])
