@@ -19,6 +19,7 @@ PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 
 PACKAGES = {
     "apt-get": "apt",
+    "arch-test": "arch-test",
     "btrfs": "btrfs-progs",
     "bzip2": "bzip2",
     "debootstrap": "debootstrap",
@@ -53,6 +54,7 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "tar": "tar",
     "unsquashfs": "squashfs-tools",
+    "update-binfmts": "binfmt-support",
     "xz": "xz-utils",
     "zstd": "zstd",
 }
@@ -112,7 +114,8 @@ def package(tool: str) -> str | None:
     for folder, name in _FOLDER_PACKAGES.items():
         if tool.startswith(folder):
             return name
-    return PACKAGES.get(tool)
+    user_emulator = tool.startswith("qemu-") and tool.endswith("-static")
+    return "qemu-user-static" if user_emulator else PACKAGES.get(tool)
 
 
 def install_line(missing: Iterable[str]) -> str | None:

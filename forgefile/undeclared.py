@@ -1,5 +1,7 @@
 """What a failed step reached for and was not shown, told from what it said: the line to add to the Forgefile.
 
+Or that the machine does not run programs of the architecture that the step is for.
+
 All steps have one locale, so that programs say what is missing in the same words. Unaware of how steps are run.
 """
 
@@ -15,6 +17,11 @@ _NO_NETWORK = (
     "Temporary failure resolving", "unable to resolve host address",
 )  # fmt: skip
 _NO_MOUNT = re.compile(r"u?n?mount: .*(permission denied|must be superuser)|unshare failed: Operation not permitted")
+_NO_EMULATION = (
+    "can neither be executed natively nor via qemu", "install arch-test for foreign architecture support",
+    "Unable to execute target architecture",
+)  # fmt: skip
+"""What mmdebstrap(1) and debootstrap(8) say."""
 _WORD = re.compile(r"'([^']+)'|\"([^\"]+)\"|[‘`]([^’']+)[’']|([^\s'\"`‘’<>()\[\]|;,=]+)")
 _OF_THE_MACHINE = ("/dev", "/proc", "/run", "/sys")
 """What no source is of."""
@@ -36,6 +43,9 @@ def hint(target: Target, steps: Iterable[Step], lines: Iterable[str], root: str,
     for name, said in (("network", _says_no_network), ("mounts", _NO_MOUNT.search)):
         if not any(getattr(step, name, False) for step in steps) and any(map(said, lines)):
             return f"steps have no such right unless the rule asks: add {name}=True"
+    if any(text in line for text in _NO_EMULATION for line in lines):
+        emulation = "apt-get install arch-test binfmt-support qemu-user-static"
+        return f"this machine does not run programs of that architecture: {emulation}, and see forge doctor"
     return None
 
 

@@ -35,6 +35,7 @@ FLOORS = {
     "files": 0,
     "reads": 0,
     "channel": 0,
+    "architectures": 1,
     "model": 1,
     "host": 1,
     "linux": 1,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from forgefile import architectures
 from forgefile.errors import did_you_mean
 from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Source, Step
@@ -49,6 +50,9 @@ class Debootstrap(Rule):
         """Refuse names that are none."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9./+-]*", self.suite):
             raise self.refuse("suite", f"{self.suite!r} is no name of a Debian suite")
+        if self.arch not in (None, *architectures.NAMES):
+            hint = architectures.meant(str(self.arch))
+            raise self.refuse("arch", f"Debian has no architecture {self.arch!r}", hint)
         if self.variant not in (None, *_VARIANTS):
             hint = did_you_mean(str(self.variant), _VARIANTS)
             raise self.refuse("variant", f"there is no variant {self.variant!r}", hint)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import xxhash
 
-from forgefile import units
+from forgefile import architectures, units
 from forgefile.errors import did_you_mean
 from forgefile.model import Call, File, Rule, Sandbox, Source, Step, Tree, Value, field
 from forgefile.programs import disk as program
@@ -451,7 +451,7 @@ class DiskImage(Rule):
         if not self.partitions:
             raise self.refuse("partitions", "is empty")
         if self.arch not in _ROOT_TYPES:
-            raise self.refuse("arch", f"unknown '{self.arch}'", hint=did_you_mean(self.arch, list(_ROOT_TYPES)))
+            raise self.refuse("arch", f"unknown '{self.arch}'", hint=architectures.meant(self.arch, list(_ROOT_TYPES)))
         groups = _GROUPS if self.label == "gpt" else (8,)
         if self.id is not None and not _is_hex(self.id, *groups):
             digits = "-".join(map(str, groups))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from forgefile import architectures
 from forgefile.errors import did_you_mean
 from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Rule, Run, Sandbox, Secret, Source, Step, Write
@@ -18,7 +19,9 @@ class Mmdebstrap(Rule):
     """Make a root file system of a Debian suite with mmdebstrap(1).
 
     - `suite`: a release by name (`bookworm`) or class (`stable`).
-    - `arch`: Debian architecture; default the host's. Another one needs qemu-user-static with binfmt on the host.
+    - `arch`: Debian's name of the architecture, `arm64`; default the host's. A foreign one needs the packages
+      arch-test, binfmt-support and qemu-user-static on the host; `forge doctor` says what is missing. More than one
+      (`amd64,i386`): that of the tree, and others that it may have packages of.
     - `mirrors`: URLs, or whole lines as in sources.list(5); default what mmdebstrap knows for the suite:
       deb.debian.org, with updates and security for a stable release.
     - `components`: default `("main",)`. Only for mirrors that are URLs.
@@ -54,6 +57,9 @@ class Mmdebstrap(Rule):
         """Refuse names that are none."""
         if not re.fullmatch(r"[a-z0-9][a-z0-9./+-]*", self.suite):
             raise self.refuse("suite", f"{self.suite!r} is no name of a Debian suite")
+        for arch in [] if self.arch is None else self.arch.split(","):
+            if arch not in architectures.NAMES:
+                raise self.refuse("arch", f"Debian has no architecture {arch!r}", architectures.meant(arch))
         if self.variant not in _VARIANTS:
             hint = did_you_mean(str(self.variant), _VARIANTS)
             raise self.refuse("variant", f"there is no variant {self.variant!r}", hint)

@@ -2,15 +2,18 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 
-from forgefile import engine, host, linux, loader, userns
+from forgefile import architectures, engine, host, linux, loader, userns
 from forgefile.errors import UsageError
+from forgefile.graph import Graph
 from forgefile.model import Sandbox, tools
 from forgefile.reads import Reads
+from forgefile.rules import Debootstrap, Mmdebstrap
 
 SYNOPSIS = "doctor"
 SUMMARY = "say what this machine lacks, and the line that mends it"
@@ -28,8 +31,10 @@ def arguments(_parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print a line for each thing that is looked at; return 0 when nothing is missing."""
     path = os.path.abspath(options.file)
+    foreign: tuple[str, ...] = ()
     if os.path.exists(path):
-        needed = _needed(path, options.define)
+        graph = loader.load(path, engine.settings(options.define), Reads())
+        needed, foreign = _needed(graph), _foreign(graph)
         sys.stdout.write(f"host tools that {os.path.relpath(path)} needs\n")
     else:
         needed = dict.fromkeys(_RULES_TOOLS)
@@ -40,6 +45,10 @@ def run(options: argparse.Namespace) -> int:
     sys.stdout.write("this machine\n")
     store = _existing(engine.store_of(path, options.store))
     well = [_line(*check) for check in (_user(), _namespaces(), _confined(), _overlay(store), _disk(store))]
+    for arch in foreign:
+        lacking = _lacking(arch)
+        well.append(_line(*_programs(arch, lacking)))
+        missing += () if well[-1] else lacking
     if line := host.install_line(missing):
         sys.stdout.write(f"\nto mend it:\n  {line}\n")
     sys.stdout.write("\nall is well\n" if all(well) and not missing else "")
@@ -51,14 +60,35 @@ def _line(well: bool, what: str, words: str) -> bool:
     return well
 
 
-def _needed(path: str, definitions: list[str]) -> dict[str, None]:
+def _needed(graph: Graph) -> dict[str, None]:
     """Return the host tools that the targets of a Forgefile use."""
-    graph = loader.load(path, engine.settings(definitions), Reads())
     found: dict[str, None] = {}
     for target in graph.targets.values():
         for step in target.rule.steps(Sandbox()):
             found.update(dict.fromkeys(tool for tool in tools(step) if not tool.endswith(".py")))
     return found
+
+
+def _foreign(graph: Graph) -> tuple[str, ...]:
+    """Return the architectures of trees whose programs are not of the machine's own."""
+    rules = (target.rule for target in graph.targets.values())
+    named = (rule.arch.split(",")[0] for rule in rules if isinstance(rule, (Debootstrap, Mmdebstrap)) and rule.arch)
+    return tuple(sorted(set(named) - {architectures.debian(os.uname().machine)}))
+
+
+def _lacking(arch: str) -> tuple[str, ...]:
+    """Return the host tools that are missing to run an architecture's programs."""
+    wanted = ("arch-test", "update-binfmts", architectures.emulator(arch))
+    return tuple(tool for tool in wanted if host.find(tool) is None)
+
+
+def _programs(arch: str, lacking: tuple[str, ...]) -> tuple[bool, str, str]:
+    """Try a program of an architecture."""
+    test = host.find("arch-test")
+    well = test is not None and not subprocess.run((test, arch), capture_output=True, check=False).returncode
+    packages = " and ".join(sorted({str(host.package(tool)) for tool in lacking}))
+    problem = f"missing: {packages}" if lacking else "not registered: update-binfmts --enable; in a container, outside"
+    return well, f"programs of {arch}", "run here" if well else problem
 
 
 def _user() -> tuple[bool, str, str]:

@@ -4,11 +4,14 @@
 import itertools
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import settle
 
+from forgefile import architectures
 from forgefile.forge import VERBS
 
 THREE = (
@@ -314,6 +317,25 @@ def test_doctor(project):
     ended = project.forge("doctor", status=1)
     assert "NO  mkfs.nope" in ended.out
     assert "apt-get install grub-pc-bin" in ended.out
+
+
+def test_doctor_and_another_architecture(project):
+    """Of the machine's own nothing is said."""
+    own = architectures.debian(os.uname().machine)
+    other = "s390x" if own != "s390x" else "amd64"
+    rules = (f'Mmdebstrap(suite="sid", arch="{other},{own}")', f'Debootstrap(suite="sid", arch="{own}")')
+    project.forgefile(
+        "from forgefile.rules import Debootstrap, Mmdebstrap",
+        *(f'forge.target("{number}", {rule})' for number, rule in enumerate(rules)),
+    )
+    ended = project.forge("doctor", status=None)
+    assert f"programs of {own}" not in ended.out
+    runs = shutil.which("arch-test") and not subprocess.run(("arch-test", other), check=False).returncode
+    assert f"{'ok ' if runs else 'NO '} programs of {other}" in ended.out
+    emulators = f"qemu-{other.replace('amd64', 'x86_64')}-static", "update-binfmts"
+    if not runs and not any(map(shutil.which, emulators)):
+        assert "binfmt-support" in ended.out.splitlines()[-1]
+        assert "qemu-user-static" in ended.out.splitlines()[-1]
 
 
 # The displays --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,11 @@
 # ruff: noqa: E501  what stands in a Forgefile is easier to read on one line
 """A step that reaches for what it is not shown fails, and the failure names that and the line to add."""
 
+import shutil
+import subprocess
+
+import pytest
+
 NOTHING = "forge shell --failed shows what it had made, where it failed"
 """The hint of a failure of which nothing more is known."""
 HINTS = (
@@ -36,6 +41,20 @@ def test_the_failure_names_what_is_missing_and_the_line_to_add(project):
     for number, (line, wanted) in enumerate(HINTS):
         hint = ended.only("failed", f"t-{number}").get("hint")
         assert hint.endswith(wanted), (line, hint)
+
+
+@pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="mmdebstrap is missing")
+def test_programs_of_another_architecture(machine):
+    test = shutil.which("arch-test")
+    other = next((arch for arch in ("s390x", "m68k") if not test or subprocess.run((test, arch), check=False).returncode), None)
+    if other is None:
+        pytest.skip("this machine runs them")
+    machine.forgefile("from forgefile.rules import Mmdebstrap", f'forge.target("bad", Mmdebstrap(suite="sid", arch="{other}"))')
+    failed = machine.json(status=1).only("failed")
+    assert failed["hint"] == (
+        "this machine does not run programs of that architecture: "
+        "apt-get install arch-test binfmt-support qemu-user-static, and see forge doctor"
+    )
 
 
 def test_a_script_in_a_tree_is_told_of_inputs(project):

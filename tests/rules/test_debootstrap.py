@@ -20,6 +20,8 @@ KEY = Source(path="keys/own.gpg")
     [
         ({"suite": None}, "field 'suite': expected str, got NoneType None", None),
         ({"suite": "-x"}, "field 'suite': '-x' is no name of a Debian suite", None),
+        ({"arch": "aarch64"}, "field 'arch': Debian has no architecture 'aarch64'", "did you mean 'arm64'?"),
+        ({"arch": "amd64,i386"}, "field 'arch': Debian has no architecture 'amd64,i386'", "did you mean 'amd64'?"),
         ({"variant": "minbas"}, "field 'variant': there is no variant 'minbas'", "did you mean 'minbase'?"),
         ({"include": ("a,b",)}, "field 'include': 'a,b' is no name of a package", None),
         ({"exclude": ("-x",)}, "field 'exclude': '-x' is no name of a package", None),

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from forgefile.architectures import NAMES
 from forgefile.errors import ForgefileError
 from forgefile.mirror import RETRIES, TROUBLE
 from forgefile.model import Cache, Call, Run, Sandbox, Secret, Source, Target, Write
@@ -31,6 +32,10 @@ HOOK = (
         ({"suite": "book worm"}, "field 'suite': 'book worm' is no name of a Debian suite", None),
         ({"suite": "bookworm\n"}, "field 'suite': 'bookworm\\n' is no name of a Debian suite", None),
         ({"variant": "minbas"}, "field 'variant': there is no variant 'minbas'", "did you mean 'minbase'?"),
+        ({"arch": "aarch64"}, "field 'arch': Debian has no architecture 'aarch64'", "did you mean 'arm64'?"),
+        ({"arch": "X86_64"}, "field 'arch': Debian has no architecture 'X86_64'", "did you mean 'amd64'?"),
+        ({"arch": "amd64,i368"}, "field 'arch': Debian has no architecture 'i368'", "did you mean 'i386'?"),
+        ({"arch": ""}, "field 'arch': Debian has no architecture ''", f"choose from: {', '.join(NAMES)}"),
         ({"include": "vim git"}, "field 'include': expected tuple[str, ...], got the string 'vim git'",
          "write a tuple: ('vim', 'git')"),
         ({"include": ("vim", "-x")}, "field 'include': '-x' is no name of a package", None),
@@ -93,6 +98,10 @@ def test_steps():
         retries=RETRIES,
         flaky=TROUBLE,
     )
+
+
+def test_more_architectures_than_one():
+    assert "--architectures=amd64,i386" in run(suite="sid", arch="amd64,i386").argv
 
 
 def test_steps_with_everything():

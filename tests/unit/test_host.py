@@ -61,6 +61,7 @@ def test_unusual_is_what_steps_would_not_find(tools):
         ("mke2fs", "e2fsprogs"),
         ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
         ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+        ("qemu-aarch64-static", "qemu-user-static"),
         ("no-such-program", None),
         ("/etc/x", None),
     ],
