@@ -6,6 +6,7 @@ straight into its place in the image, all at the same time. Unaware of the Forge
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -132,19 +133,33 @@ def lay_out(disk: Disk, needed: tuple[int, ...], blobs: tuple[int, ...] = ()) ->
         cursor = start + size
     end = max((extent.end for extent in extents), default=head)
     total = align_up(end + tail, MIB) if disk.size is None else disk.size
-    placed = [
-        Extent("the partition table", 0, head),
-        *extents,
-        *(
-            Extent(f"raw content at {size_text(blob.offset)}", blob.offset, blob.offset + size)
-            for blob, size in zip(disk.blobs, blobs, strict=False)
-        ),
-    ]
+    placed = [Extent("the partition table", 0, head), *extents, *_raw(disk, blobs)]
     _refuse_overlap(placed, total - tail)
     extended = Extent("extended", extents[PRIMARY - 1].start - MIB, end) if logical else None
     if extended:
         _refuse_overlap([*extents[: PRIMARY - 1], extended], total)
     return Layout(tuple(extents), total, extended)
+
+
+def refuse_raw(disk: Disk, layout: Layout) -> None:
+    """Raise `MisfitError` when raw content begins where it cannot lie, whatever the partitions and itself hold.
+
+    `layout` is that of the smallest content: a partition is where it says unless one before it may be larger.
+    """
+    head, tail = table_bytes(disk)
+    fixed, certain = [Extent("the partition table", 0, head)], True
+    for part, extent in zip(disk.parts, layout.parts, strict=True):
+        certain = certain or part.start is not None
+        if certain:
+            fixed.append(extent)
+        certain = certain and (part.size is not None or part.rest)
+    limit = layout.size - tail if disk.size is not None else sys.maxsize
+    _refuse_overlap([*fixed, *_raw(disk, (1,) * len(disk.blobs))], limit)
+
+
+def _raw(disk: Disk, sizes: tuple[int, ...]) -> Iterator[Extent]:
+    for blob, size in zip(disk.blobs, sizes, strict=False):
+        yield Extent(f"raw content at {size_text(blob.offset)}", blob.offset, blob.offset + size)
 
 
 def _rest(disk: Disk, name: str, start: int, tail: int) -> int:

@@ -469,6 +469,10 @@ class DiskImage(Rule):
             layout = program.lay_out(disk, needed)
         except program.MisfitError as error:
             raise self.refuse("partitions", error.message, hint=error.hint) from None
+        try:
+            program.refuse_raw(disk, layout)
+        except program.MisfitError as error:
+            raise self.refuse("raw", error.message, hint=error.hint) from None
         if self.label == "mbr" and layout.size > self.sector_size << 32:
             raise self.refuse("label", "an MBR cannot tell of more than 2^32 sectors", hint="use label='gpt'")
 
@@ -578,7 +582,8 @@ class DiskImage(Rule):
             id=identity.upper() if self.label == "gpt" else f"0x{identity.lower()}",
             parts=tuple(self._part(box, part) for part in self.partitions),
             blobs=tuple(
-                program.Blob(content=box.path(raw.content), offset=size_bytes(raw.offset)) for raw in self.raw if box
+                program.Blob(content=box.path(raw.content) if box else "", offset=size_bytes(raw.offset))
+                for raw in self.raw
             ),
             sector_size=self.sector_size,
             size=None if self.size is None else size_bytes(self.size),

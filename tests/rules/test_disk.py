@@ -135,6 +135,29 @@ REFUSED = {
         lambda: DiskImage(partitions=(root(start="1025KiB"),), sector_size=4096),
         "start of 1025KiB is no multiple of the sector size, 4096 bytes",
     ),
+    "raw in a partition": (
+        lambda: DiskImage(partitions=(esp(),), raw=(Raw(content=IMAGE, offset="2MiB"),)),
+        "field 'raw': raw content at 2MiB starts at 2MiB and overlaps partition 'esp', which ends at 17MiB",
+    ),
+    "raw where a partition without a fixed size begins": (
+        lambda: DiskImage(partitions=(root(start="8MiB"),), raw=(Raw(content=IMAGE, offset="8MiB"),)),
+        "overlaps",
+    ),
+    "raw in the partition table": (
+        lambda: DiskImage(partitions=(root(),), raw=(Raw(content=IMAGE, offset="8KiB"),)),
+        "field 'raw': raw content at 8KiB starts at 8KiB and overlaps the partition table, which ends at 17KiB",
+    ),
+    "raw beyond the disk": (
+        lambda: DiskImage(partitions=(root(),), size="1GiB", raw=(Raw(content=IMAGE, offset="1GiB"),)),
+        "raw content at 1GiB does not fit",
+    ),
+    "raw in raw": (
+        lambda: DiskImage(
+            partitions=(root(start="1MiB"),),
+            raw=(Raw(content=IMAGE, offset="32KiB"), Raw(content=IMAGE, offset="32KiB")),
+        ),
+        "raw content at 32KiB starts at 32KiB and overlaps raw content at 32KiB",
+    ),
     "too large for an mbr": (lambda: DiskImage(partitions=(root(),), label="mbr", size="3TiB"), "2^32 sectors"),
     "no root for Grub": (lambda: DiskImage(partitions=(bios(), esp()), bootloader=Grub()), "Grub needs a partition"),
     "no bios-boot": (lambda: DiskImage(partitions=(esp(), root()), bootloader=Grub()), "needs a bios-boot partition"),
@@ -226,6 +249,15 @@ def test_root_types_follow_the_architecture():
     arm = told(DiskImage(partitions=(root(),), arch="arm64")).parts[0].type
     assert arm == "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
     assert told(DiskImage(partitions=(root(),), label="mbr")).parts[0].type == "83"
+
+
+def test_where_raw_content_lies_is_not_refused_before_that_is_known():
+    """What begins after a partition whose size comes from its content may lie anywhere."""
+    partitions = (root(), Partition("b", size="4MiB"), Partition("c", start="1GiB", size="4MiB"))
+    for offset in ("32KiB", "6MiB", "9MiB", "2GiB"):
+        DiskImage(partitions=partitions, raw=(Raw(content=IMAGE, offset=offset),))
+    with pytest.raises(ForgefileError):
+        DiskImage(partitions=partitions, raw=(Raw(content=IMAGE, offset="1025MiB"),))
 
 
 @pytest.mark.parametrize(
