@@ -111,7 +111,11 @@ class Forge:
         Raises `ForgefileError` when the name is declared twice, `UsageError` when the value is none of `choices`.
         """
         if not isinstance(name, str) or not isinstance(default, str):
-            raise ForgefileError(f"an option's name and value are texts, not {name!r}, {default!r}", location=caller())
+            raise ForgefileError(
+                f"an option's name and value are texts, not {name!r}, {default!r}",
+                location=caller(),
+                hint=_as_texts(name, default),
+            )
         if isinstance(choices, str) or not isinstance(choices, Iterable):
             raise ForgefileError(f"option '{name}': choices are a tuple of texts, not {choices!r}", location=caller())
         if name in self._options:
@@ -258,6 +262,15 @@ class Forge:
                     raise ForgefileError(f"the source '{path}' lies in '{folder}', which is a target", location=where)
         secrets = tuple(self._secrets.values())
         return Graph(self._targets, tuple(self._defaults), tuple(self._options.values()), secrets)
+
+
+def _as_texts(name: Any, default: Any) -> str | None:
+    """Return how an option is declared whose default was given as no text."""
+    if not isinstance(name, str) or not isinstance(default, (bool, int, float)):
+        return None
+    if isinstance(default, bool):
+        return f'write forge.option("{name}", "{"yes" if default else "no"}", choices=("yes", "no"))'
+    return f'write forge.option("{name}", "{default}")'
 
 
 def _folders_of(path: str) -> list[str]:

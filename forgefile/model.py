@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, dataclass_transform
 
-from forgefile.errors import ForgefileError, did_you_mean
+from forgefile.errors import ForgefileError, did_you_mean, nearest
 from forgefile.location import Location, caller
 
 _REQUIRED: Any = object()
@@ -78,8 +78,9 @@ class Value:
             if value is _REQUIRED:
                 raise self._error(f"needs the field '{name}'")
             if value is not default and not checks[name](value):
-                hint = f"write a tuple: {tuple(value.split())!r}" if _is_text_for_tuple(cls, name, value) else None
-                raise self._error(f"field '{name}': expected {_wanted(cls, name)}, got {_found(value)}", hint=hint)
+                place, wanted, found = _mismatch(typing.get_type_hints(cls, include_extras=True)[name], value)
+                problem = f"{place}expected {_words(wanted)}, got {_found(found)}"
+                raise self._error(f"field '{name}': {problem}", hint=_advice(wanted, found))
             values[name] = value
         self.check()
 
@@ -162,29 +163,113 @@ def _output_check(output: str) -> _Check:
     return lambda value: isinstance(value, Target) and value.output == output
 
 
-def _wanted(cls: type[Value], name: str) -> str:
-    """Return a field's annotation in words."""
-    annotation = cls.__annotations__.get(name) or typing.get_type_hints(cls, include_extras=True)[name]
-    hint = annotation.__name__ if type(annotation) is type else str(annotation)
-    for output, handle in (("tree", Tree), ("file", File)):
-        if hint in (output.capitalize(), str(handle)):
-            return f"the handle of a {output} target"
-    return hint
+# What a wrong field is told as ---------------------------------------------------------------------------------------
 
 
-def _is_text_for_tuple(cls: type[Value], name: str, value: Any) -> bool:
-    return isinstance(value, str) and _wanted(cls, name).startswith("tuple[")
+def _mismatch(hint: Any, value: Any) -> tuple[str, Any, Any]:
+    """Return what of a value is not as annotated: where it stands, in words, what it should be, and what it is."""
+    for member in _members(hint):
+        for place, wanted, item in _parts(member, value):
+            if not _check(wanted)(item):
+                below, wanted, item = _mismatch(wanted, item)  # noqa: PLW2901  the last that is looked at
+                return f"{place}: {below}", wanted, item
+    return "", hint, value
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a union is of, or the one type that it is not."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _parts(hint: Any, value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what a tuple or a mapping is made of: where it stands, what it should be, and what it is."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and type(value) is tuple:
+        items = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(items) == len(value):
+            yield from ((f"element {at}", *pair) for at, pair in enumerate(zip(items, value, strict=True)))
+    elif isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield "a key", arguments[0], key
+            yield f"the value of {key!r}", arguments[1], item
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """Return the values that are allowed where an annotation allows no others, but for None."""
+    members = [member for member in _members(hint) if member is not types.NoneType]
+    if any(typing.get_origin(member) is not Literal for member in members):
+        return ()
+    return tuple(choice for member in members for choice in typing.get_args(member))
+
+
+def _words(hint: Any) -> str:
+    """Return an annotation in words."""
+    if choices := _choices(hint):
+        none = " or None" if types.NoneType in _members(hint) else ""
+        return f"one of {', '.join(map(repr, choices))}{none}"
+    return f"the handle of a {hint.__metadata__[0]} target" if hint in (Tree, File) else _short(hint)
+
+
+def _short(hint: Any) -> str:
+    """Return an annotation as a Forgefile would have it, with names that have no module."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return str(arguments[1]).capitalize() if hint in (Tree, File) else _short(arguments[0])
+    if len(members := _members(hint)) > 1:
+        return " | ".join(map(_short, members))
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if origin is None or (isinstance(origin, type) and issubclass(origin, Callable)):  # type: ignore[arg-type]
+        return {types.NoneType: "None", Ellipsis: "..."}.get(hint) or str(getattr(origin or hint, "__name__", hint))
+    return f"{origin.__name__}[{', '.join(map(_short, arguments))}]"
 
 
 def _found(value: Any) -> str:
     """Return a value in words, with what was probably forgotten."""
-    if isinstance(value, Target):
-        return f"the handle of the {value.output} target '{value.name}'"
-    if isinstance(value, list):
-        return f"a list; write a tuple: {tuple(value)!r}"
-    if isinstance(value, str):
-        return f"the string {value!r}"
-    return f"{type(value).__name__} {value!r}"
+    words = repr(value) if isinstance(value, Value) else f"{type(value).__name__} {value!r}"
+    match value:
+        case Target():
+            words = f"the handle of the {value.output} target '{value.name}'"
+        case Source():
+            words = f"the source '{value.path}'"
+        case Secret():
+            words = f"the secret '{value.name}'"
+        case list():
+            words = f"a list; write a tuple: {tuple(value)!r}"
+        case str():
+            words = f"the string {value!r}"
+        case type():
+            words = f"the class {value.__name__}"
+    return words
+
+
+def _advice(hint: Any, value: Any) -> str | None:
+    """Return what was probably meant by a value that an annotation does not allow."""
+    many = typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is Ellipsis
+    if many and _check(item := typing.get_args(hint)[0])(value):
+        words = f": {tuple(value.split())!r}" if isinstance(value, str) else " of one with a comma: (…,)"
+        return f"write a tuple{words}"
+    if many:
+        return _advice(item, value)
+    members = _members(hint)
+    if isinstance(value, type) and value in members:
+        return f"write {value.__name__}(…)"
+    if isinstance(value, (str, Rule)):
+        return _named(value, members)
+    return None
+
+
+def _named(value: str | Rule, members: tuple[Any, ...]) -> str | None:
+    """Return what was meant by a text that may be a name, or by a rule that has none."""
+    choices = [choice for member in members for choice in _choices(member) if isinstance(choice, str)]
+    if isinstance(value, str) and (near := nearest(value, choices)):
+        return f"did you mean '{near}'?"
+    hints = [f"write forge.source({value!r})"] if Source in members and isinstance(value, str) else []
+    if any(member in (Target, Tree, File) for member in members):
+        hints.append("give what forge.target returned")
+    if Secret in members and not hints:
+        hints.append("give what forge.secret returned")
+    return ", or ".join(hints) or None
 
 
 # Artifacts -----------------------------------------------------------------------------------------------------------

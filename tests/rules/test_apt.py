@@ -76,7 +76,7 @@ def test_takes_what_is_one(name):
         ({"suites": ()}, "field 'suites': () are no words without blanks"),
         ({"suites": ("a b",)}, "field 'suites': ('a b',) are no words without blanks"),
         ({"components": ("main", "")}, "field 'components': ('main', '') are no words without blanks"),
-        ({"key": "own.asc"}, "field 'key': expected forgefile.model.Source | None, got the string 'own.asc'"),
+        ({"key": "own.asc"}, "field 'key': expected Source | None, got the string 'own.asc'"),
     ],
 )
 def test_a_source_refuses(fields, message):

@@ -37,7 +37,7 @@ needs_qemu = pytest.mark.skipif(
         ({"expect": re.compile("")}, "field 'expect': is empty, which every line has"),
         ({"expect": "two\nlines"}, r"field 'expect': 'two\nlines': lines hold printable characters only"),
         ({"expect": re.compile(b"x")}, "field 'expect': is an expression for bytes"),
-        ({"expect": 1}, "field 'expect': expected str | re.Pattern[str], got int 1"),
+        ({"expect": 1}, "field 'expect': expected str | Pattern[str], got int 1"),
         ({"expect": "x", "arch": "arm64"}, "field 'firmware': arm64 has no BIOS"),
         ({"expect": "x", "cpus": 0}, "field 'cpus': 0: from 1 to 64"),
         ({"expect": "x", "memory": "1MiB"}, "field 'memory': '1MiB' is too little"),

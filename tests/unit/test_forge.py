@@ -242,6 +242,21 @@ def test_a_default_that_is_no_choice(forge):
         forge.option("suite", "sid", choices=iter(("bookworm", "trixie")))
 
 
+@pytest.mark.parametrize(
+    ("default", "hint"),
+    [
+        (False, 'write forge.option("debug", "no", choices=("yes", "no"))'),
+        (True, 'write forge.option("debug", "yes", choices=("yes", "no"))'),
+        (5, 'write forge.option("debug", "5")'),
+        (None, None),
+    ],
+)
+def test_how_an_option_is_declared(forge, default, hint):
+    with pytest.raises(ForgefileError, match="an option's name and value are texts") as caught:
+        forge.option("debug", default)
+    assert caught.value.hint == hint
+
+
 def test_an_option_declared_twice(forge):
     forge.option("suite", "bookworm")
     with pytest.raises(ForgefileError, match="the option 'suite' is declared twice"):

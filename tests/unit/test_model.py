@@ -32,6 +32,7 @@ from tests.conftest import NeedsTree, make, make_tree
 TREE = make_tree("rootfs")
 FILE = make("disk.img")
 WORDS = Source(path="words.txt")
+KEY = Secret(name="key", env="KEY")
 
 
 class Inner(Value):
@@ -54,6 +55,9 @@ class Everything(Value):
     function: Callable[..., Any] | None = None
     inner: Inner = Inner()
     anything: Any = None
+    key: Secret | None = None
+    form: Literal["json", "text", 3] | None = None
+    many: tuple[str | tuple[str, Source | Secret], ...] = ()
 
 
 class Pair(Value):
@@ -90,21 +94,45 @@ def test_takes_what_fits(fields):
         ({"number": None}, "field 'number': expected int, got NoneType None", None),
         ({"flag": 1}, "field 'flag': expected bool, got int 1", None),
         ({"maybe": "1"}, "field 'maybe': expected int | None, got the string '1'", None),
-        ({"choice": "c"}, "field 'choice': expected typing.Literal['a', 'b'], got the string 'c'", None),
+        ({"choice": "c"}, "field 'choice': expected one of 'a', 'b', got the string 'c'", None),
+        ({"choice": None}, "field 'choice': expected one of 'a', 'b', got NoneType None", None),
+        ({"form": "jsn"}, "field 'form': expected one of 'json', 'text', 3 or None, got the string 'jsn'",
+         "did you mean 'json'?"),
+        ({"form": "3"}, "field 'form': expected one of 'json', 'text', 3 or None, got the string '3'", None),
         ({"words": "a b"}, "field 'words': expected tuple[str, ...], got the string 'a b'",
          "write a tuple: ('a', 'b')"),
         ({"words": ["a"]}, "field 'words': expected tuple[str, ...], got a list; write a tuple: ('a',)", None),
-        ({"words": ("a", 1)}, "field 'words': expected tuple[str, ...], got tuple ('a', 1)", None),
+        ({"words": ("a", 1)}, "field 'words': element 1: expected str, got int 1", None),
         ({"pair": (1,)}, "field 'pair': expected tuple[int, str], got tuple (1,)", None),
-        ({"pair": ("a", 1)}, "field 'pair': expected tuple[int, str], got tuple ('a', 1)", None),
-        ({"table": {"a": "1"}}, "got dict {'a': '1'}", None),
-        ({"table": (("a", 1),)}, "got tuple (('a', 1),)", None),
+        ({"pair": ("a", 1)}, "field 'pair': element 0: expected int, got the string 'a'", None),
+        ({"table": {"a": "1"}}, "field 'table': the value of 'a': expected int, got the string '1'", None),
+        ({"table": {1: 1}}, "field 'table': a key: expected str, got int 1", None),
+        ({"table": (("a", 1),)}, "field 'table': expected Mapping[str, int], got tuple (('a', 1),)", None),
         ({"function": "len"}, "got the string 'len'", None),
-        ({"inner": WORDS}, "field 'inner': expected Inner, got Source Source(path='words.txt')", None),
-        ({"artifact": "words.txt"}, "got the string 'words.txt'", None),
+        ({"inner": WORDS}, "field 'inner': expected Inner, got the source 'words.txt'", None),
+        ({"inner": KEY}, "field 'inner': expected Inner, got the secret 'key'", None),
+        ({"name": Inner(source=WORDS)}, "field 'name': expected str, got Inner(source=Source(path='words.txt'))", None),
+        ({"artifact": "words.txt"},
+         "field 'artifact': expected Source | Target | Secret | None, got the string 'words.txt'",
+         "write forge.source('words.txt'), or give what forge.target returned"),
+        ({"many": ("a", ("b", WORDS), ("c", 5))},
+         "field 'many': element 2: element 1: expected Source | Secret, got int 5", None),
+        ({"many": (("b", "c.sh"),)},
+         "field 'many': element 0: element 1: expected Source | Secret, got the string 'c.sh'",
+         "write forge.source('c.sh')"),
+        ({"tree": "rootfs"}, "expected Tree | None, got the string 'rootfs'", "give what forge.target returned"),
+        ({"trees": "rootfs"}, "field 'trees': expected tuple[Tree, ...], got the string 'rootfs'",
+         "give what forge.target returned"),
+        ({"tree": Rule()}, "expected Tree | None, got Rule()", "give what forge.target returned"),
         ({"tree": FILE}, "got the handle of the file target 'disk.img'", None),
         ({"file": TREE}, "got the handle of the tree target 'rootfs'", None),
-        ({"trees": (TREE, FILE)}, "field 'trees': expected tuple[", None),
+        ({"trees": (TREE, FILE)},
+         "field 'trees': element 1: expected the handle of a tree target, got the handle", None),
+        ({"trees": TREE}, "field 'trees': expected tuple[Tree, ...], got the handle of the tree target 'rootfs'",
+         "write a tuple of one with a comma: (…,)"),
+        ({"inner": Inner}, "field 'inner': expected Inner, got the class Inner", "write Inner(…)"),
+        ({"key": "key"}, "field 'key': expected Secret | None, got the string 'key'",
+         "give what forge.secret returned"),
     ],
 )  # fmt: skip
 def test_refuses_what_does_not_fit(fields, message, hint):
