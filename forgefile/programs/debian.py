@@ -10,9 +10,11 @@ from contextlib import suppress
 
 from forgefile.files import remove_tree
 
+_MACHINE_ID = "/etc/machine-id"
+_IDENTITY = ("/etc/ssh/ssh_host_*_key", "/etc/ssh/ssh_host_*_key.pub", "/var/lib/dbus/machine-id")
+"""What belongs to one machine only, and packages make where it is missing."""
 _REMOVED = (
-    "/etc/ssh/ssh_host_*_key",
-    "/etc/ssh/ssh_host_*_key.pub",
+    *_IDENTITY,
     "/var/cache/apt/*.bin",
     "/var/cache/apt/archives/*.deb",
     "/var/cache/apt/archives/lock",
@@ -20,7 +22,6 @@ _REMOVED = (
     "/var/cache/debconf/*-old",
     "/var/cache/ldconfig/aux-cache",
     "/var/lib/apt/lists/*",
-    "/var/lib/dbus/machine-id",
     "/var/lib/dpkg/*-old",
     "/var/lib/systemd/catalog/database.new",
     "/var/lib/systemd/random-seed",
@@ -54,20 +55,31 @@ done
 """
 
 
-def settle(_: object) -> None:
-    """Remove what differs from run to run or belongs to one machine only.
+def note_identity(file: str) -> None:
+    """Write to a file the paths of the keys and the machine id that are in the tree already, for `settle` to keep."""
+    there = [path for pattern in (*_IDENTITY, _MACHINE_ID) for path in glob.glob(pattern)]
+    with open(file, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.writelines(f"{path}\n" for path in there if os.lstat(path).st_size)
+
+
+def settle(noted: str | None) -> None:
+    """Remove what differs from run to run or belongs to one machine only, but for what `note_identity` has noted.
 
     The machine id becomes an empty file, which systemd fills on the first boot (machine-id(5)). SSH host keys are
-    removed: an image must not give the same key to every machine.
+    removed: an image must not give the same key to every machine, unless somebody laid it there on purpose.
     """
+    kept: set[str] = set()
+    if noted is not None:
+        with open(noted, encoding="utf-8", errors="surrogateescape") as stream:
+            kept.update(stream.read().splitlines())
     for pattern in _REMOVED:
-        for path in glob.glob(pattern):
+        for path in set(glob.glob(pattern)) - kept:
             remove_tree(path)
     for folder in _EMPTIED:
         with suppress(FileNotFoundError, NotADirectoryError):
             empty(folder)
-    if os.path.lexists("/etc/machine-id") or os.path.isdir("/etc/systemd"):
-        with open("/etc/machine-id", "w", encoding="ascii"):
+    if _MACHINE_ID not in kept and (os.path.lexists(_MACHINE_ID) or os.path.isdir("/etc/systemd")):
+        with open(_MACHINE_ID, "w", encoding="ascii"):
             pass
 
 

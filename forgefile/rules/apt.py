@@ -20,7 +20,7 @@ from forgefile.model import (
     Write,
     field,
 )  # fmt: skip
-from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, note_identity, settle
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+:~-]+)?[+-]?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -93,6 +93,10 @@ class Apt(Rule):
     once for all targets of a store. Configuration files that a package and the tree both have stay as they are. An
     initial ram disk is made once for each kernel, in the end. When an archive does not answer, or is being updated, all
     is tried again, twice.
+
+    No SSH host keys and no machine id that packages make stay in the tree, or all machines would share them; those that
+    `base` has are left. systemd makes an id on the first boot. Nothing in Debian makes keys, and sshd does not start
+    without: see [keys of its own](../host-keys.md).
     """
 
     output = "tree"
@@ -125,6 +129,8 @@ class Apt(Rule):
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         """Add the sources, update, install, and settle what apt leaves."""
+        noted = f"{box.tmp}/identity"
+        yield Call(note_identity, noted, root=box.out)
         for source in self.sources:
             if source.key:
                 yield Copy(box.path(source.key), source.key_path, root=box.out, mode=0o644)
@@ -140,7 +146,7 @@ class Apt(Rule):
             recommends = "--install-recommends" if self.recommends else "--no-install-recommends"
             yield self._apt(box, "--yes", recommends, "install", *self.packages, *debs)
         yield Run(("sh", "-euc", MAKE_INITRAMFS), root=box.out, env=self._environment())
-        yield Call(settle, root=box.out)
+        yield Call(settle, noted, root=box.out)
 
     def _environment(self) -> Mapping[str, str]:
         return {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true", **self.environment}

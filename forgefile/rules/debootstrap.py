@@ -31,6 +31,9 @@ class Debootstrap(Rule):
     debootstrap takes packages from one mirror only: add security and updates with `Apt(sources=…)` above it.
     Signatures are always checked. Packages are downloaded once for all targets of a store. When the mirror does not
     answer, all is tried again, twice.
+
+    The tree has no machine id, which systemd makes on the first boot, and no SSH host keys, which all machines would
+    share. Nothing in Debian makes those then, and sshd does not start without: see [keys of its own](../host-keys.md).
     """
 
     output = "tree"

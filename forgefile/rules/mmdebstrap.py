@@ -37,6 +37,9 @@ class Mmdebstrap(Rule):
     Signatures are always checked. Packages are downloaded once for all targets of a store. An initial ram disk is made
     once for each kernel, in the end. The tree has no logs, no package lists, no device nodes and no machine id. When a
     mirror does not answer, or is being updated, all is tried again, twice.
+
+    Nor has it SSH host keys, which all machines would share. Nothing in Debian makes them when a machine first boots,
+    and sshd does not start without: see [keys of its own](../host-keys.md).
     """
 
     output = "tree"

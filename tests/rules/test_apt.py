@@ -4,7 +4,7 @@ import pytest
 
 from forgefile.errors import ForgefileError
 from forgefile.model import Cache, Call, Copy, Run, Sandbox, Secret, Source, Target, Write
-from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, settle
+from forgefile.programs.debian import DEFER_INITRAMFS, MAKE_INITRAMFS, note_identity, settle
 from forgefile.rules import Apt, AptSource
 from tests.conftest import make, make_tree
 
@@ -18,7 +18,8 @@ CACHES = (
     Cache(name="lists", path="/var/lib/apt/lists"),
 )
 ENV = {"DEBIAN_FRONTEND": "noninteractive", "DEBCONF_NONINTERACTIVE_SEEN": "true"}
-SETTLED = Call(settle, root=OUT)
+NOTED = Call(note_identity, "/run/forge/tmp/identity", root=OUT)
+SETTLED = Call(settle, "/run/forge/tmp/identity", root=OUT)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,9 @@ AUTH = Secret(name="archives", file="auth.conf")
 
 
 def steps(**fields):
-    """Return the steps but for the two around them that defer initial ram disks."""
-    given = list(Apt(base=BASE, **fields).steps(Sandbox()))
+    """Return the steps but for the first, and the two around them that defer initial ram disks."""
+    noted, *given = Apt(base=BASE, **fields).steps(Sandbox())
+    assert noted == NOTED
     deferring = given.index(Write("/run/forge/tmp/bin/mkinitramfs", text=DEFER_INITRAMFS, mode=0o755))
     env = {**ENV, **fields.get("environment", {})}
     making = given.index(Run(("sh", "-euc", MAKE_INITRAMFS), root=OUT, env=env))

@@ -61,6 +61,25 @@ def test_debootstrap_and_apt_leave_nothing_of_the_host_or_the_run(project: Proje
     assert os.stat(tree / "usr/bin/su").st_mode & 0o4000
 
 
+def test_keys_that_were_laid_below_the_packages_stay(project: Project) -> None:
+    laid = project.root / "laid/etc"
+    (laid / "ssh").mkdir(parents=True)
+    (laid / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
+        (laid / "ssh" / name).write_text(f"{name}\n")
+    write(
+        project,
+        ROOTFS,
+        'laid = forge.target("keyed", Overlay(base=rootfs, source=forge.source("laid")))',
+        'forge.target("packages", Apt(base=laid, packages=("openssh-server",)))',
+    )
+    project.build("packages")
+    tree = exported(project, "packages")
+    keys = {path.name: path.read_text() for path in (tree / "etc/ssh").glob("ssh_host_*")}
+    assert keys == {name: f"{name}\n" for name in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub")}
+    assert (tree / "etc/machine-id").read_text() == "0123456789abcdef0123456789abcdef\n"
+
+
 def test_an_unknown_package_fails_with_the_words_of_the_resolver(project: Project) -> None:
     write(project, ROOTFS, 'forge.target("packages", Apt(base=rootfs, packages=("no-such-package",)))')
     run = project.forge("packages")

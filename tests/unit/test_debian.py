@@ -1,6 +1,8 @@
 """What is done about initial ram disks while packages are installed, with folders instead of a machine."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,46 @@ def test_what_is_no_placeholder_stays(machine: Path) -> None:
 
 def test_no_kernel_no_disk(machine: Path) -> None:
     assert make_deferred(machine) == []
+
+
+# What belongs to one machine
+
+
+SETTLES = """
+import encodings.ascii, os, sys
+from forgefile.programs.debian import note_identity, settle
+tree, base = sys.argv[1:]
+os.chroot(tree)
+os.chdir("/")
+if base:
+    note_identity("/noted")
+key = "/etc/ssh/ssh_host_rsa_key"
+for path in (key, key + ".pub", "/etc/machine-id", "/var/lib/dbus/machine-id"):
+    if not os.path.exists(path) or not os.path.getsize(path):
+        with open(path, "w") as file:
+            file.write("made by a package")
+settle("/noted" if base else None)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="chroot(2) needs root")
+@pytest.mark.parametrize(
+    ("base", "laid", "left"),
+    [
+        (False, {}, {"machine-id": ""}),
+        (False, {"ssh/ssh_host_ed25519_key": "x"}, {"machine-id": ""}),
+        (True, {"machine-id": ""}, {"machine-id": ""}),
+        (True, {"ssh/ssh_host_ed25519_key": "x"}, {"ssh/ssh_host_ed25519_key": "x", "machine-id": ""}),
+        (True, {"ssh/ssh_host_rsa_key": "x"}, {"ssh/ssh_host_rsa_key": "x", "machine-id": ""}),
+        (True, {"machine-id": "laid"}, {"machine-id": "laid"}),
+    ],
+)
+def test_what_belongs_to_one_machine_is_removed_unless_it_was_laid(tmp_path, base, laid, left):
+    for folder in ("etc/ssh", "etc/systemd", "var/lib/dbus", "dev", "tmp"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, text in laid.items():
+        (tmp_path / "etc" / name).write_text(text)
+    subprocess.run((sys.executable, "-c", SETTLES, tmp_path, "yes" if base else ""), check=True)
+    etc = tmp_path / "etc"
+    assert {str(path.relative_to(etc)): path.read_text() for path in etc.rglob("*") if path.is_file()} == left
+    assert not list((tmp_path / "var/lib/dbus").iterdir())
