@@ -29,8 +29,9 @@ class OstreeCommit(Rule):
 
     - `/etc` becomes `/usr/etc`.
     - `/boot/vmlinuz-VERSION`, `initrd.img-`, `config-` and `System.map-` become `vmlinuz`, `initramfs.img`, `config`
-      and `System.map` in `/usr/lib/modules/VERSION`; the rest of `/boot` and the links to it in `/` are left out. The
-      initramfs must know OSTree: install `ostree-boot` in the tree.
+      and `System.map` in `/usr/lib/modules/VERSION`; the rest of `/boot` and the links to it in `/` are left out. To
+      boot by OSTree the initramfs must know it. Debian's `ostree-boot` has that for dracut alone: install it and
+      `dracut`, which takes the place of `initramfs-tools`.
     - `/home`, `/mnt`, `/opt`, `/root`, `/srv` become links to `/var/home`, `/var/mnt`, `/var/opt`, `/var/roothome`,
       `/var/srv`; `/media` to `/run/media`, `/tmp` to `/sysroot/tmp`, `/ostree` to `/sysroot/ostree`.
       `/usr/local` stays.
