@@ -428,9 +428,10 @@ class DiskImage(Rule):
     - `seed`: a text that all ids that are not given are derived from. Two disks that are to be in one machine need
       different ones. Default `forge`.
     - `fstab`: write /etc/fstab (fstab(5)) for the partitions with a `mount`, and swap; lines for other places stay.
-      Default True.
+      Default True. Only into a root file system that is made from a tree: a partition with `mount="/"` (as `root` has)
+      and a `tree`. A disk whose root is a `Raw`, or that has none, gets no such file.
     - `kernel_cmdline`: write /etc/kernel/cmdline (kernel-install(8)): `root=UUID=…` and the boot loader's `cmdline`,
-      without a boot loader what the file says already. Default True.
+      without a boot loader what the file says already. Default True. Needs a root from a tree, as `fstab` does.
     - `raw`: files copied to places outside of all partitions, such as a first-stage boot loader.
     """
 
