@@ -400,7 +400,7 @@ def places(value: object, artifact: Artifact, at: str = "") -> Iterator[str]:
 class Rule(Value):
     """A typed value that says how a target is made.
 
-    A subclass annotates its fields, says with `output` whether it makes a file or a tree, and describes its steps.
+    A subclass annotates its fields, says `output = "tree"` if it makes a tree and not a file, and describes its steps.
     Its inputs are the artifacts in its fields, however deep. A tree rule with a field `base` adds a layer to that
     tree: `box.out` then holds the base's content, and what the steps change there is the layer.
 
