@@ -64,7 +64,8 @@ _FOLDER_PACKAGES = {
     "/usr/share/OVMF/": "ovmf",
     "/usr/lib/grub/i386-pc/": "grub-pc-bin",
     "/usr/lib/grub/x86_64-efi/": "grub-efi-amd64-bin",
-    "/usr/lib/grub/arm64-efi/": "grub-efi-arm64-bin",
+    "/usr/lib/grub/i386-efi/": "grub-efi-ia32-bin",
+    "/usr/lib/grub/arm64-efi/": "grub-efi-arm64-bin:arm64",
     "/usr/share/keyrings/debian-": "debian-archive-keyring",
     "/usr/share/keyrings/ubuntu-": "ubuntu-keyring",
 }

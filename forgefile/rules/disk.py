@@ -366,6 +366,7 @@ class Grub(Value):
 
     Its menu, /boot/grub/grub.cfg, has an entry for each kernel /boot/vmlinuz-* of the tree, the newest first. Host
     packages: grub-common, and grub-pc-bin, grub-efi-amd64-bin, grub-efi-ia32-bin or grub-efi-arm64-bin for the modules.
+    Debian has the last for arm64 alone: elsewhere after `dpkg --add-architecture arm64` and `apt-get update`.
 
     - `bios`: start from BIOS; needs a `bios-boot` partition in a GPT, in an MBR the gap before the first partition
       (1 MiB). Default True.

@@ -60,6 +60,8 @@ def test_unusual_is_what_steps_would_not_find(tools):
     [
         ("mke2fs", "e2fsprogs"),
         ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+        ("/usr/lib/grub/i386-efi/kernel.img", "grub-efi-ia32-bin"),
+        ("/usr/lib/grub/arm64-efi/kernel.img", "grub-efi-arm64-bin:arm64"),
         ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
         ("qemu-aarch64-static", "qemu-user-static"),
         ("no-such-program", None),
