@@ -31,8 +31,10 @@ _EXAMPLES = (
     ("forge -D suite=trixie disk.img", "set an option of the Forgefile"),
 )
 _ROOM = "'forge gc' removes the results of earlier builds"
-_GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why"}
-"""What a disk may answer to any call, and a hint."""
+_FEWER = "run fewer targets at once (-j), or allow more open files (ulimit -n)"
+_GAVE_UP = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EIO: "the kernel's log (dmesg) may say why",
+            errno.EMFILE: _FEWER, errno.ENFILE: _FEWER}  # fmt: skip
+"""What a disk and the kernel may answer to any call, and a hint."""
 _VALUED = ("-j", "--jobs", "-D", "--define", "-f", "--file", "-C", "--directory", "--trace", "--store", "--max-size",
            "--keep", "--then", "--format")  # fmt: skip
 

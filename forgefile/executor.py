@@ -21,6 +21,7 @@ _PATIENCE_S = 10
 class Pool:
     """`size` worker processes, forked in a nursery; a slot is the number of one of them.
 
+    All but the first are forked when they get a job.
     Raises `UsageError` when this machine lets an ordinary user not do what workers must.
     """
 
@@ -29,6 +30,7 @@ class Pool:
         self._nursery = nursery
         self._workers: dict[int, tuple[int, Channel]] = {}
         self._busy: dict[int, float] = {}
+        self._start(0)
 
     def _start(self, slot: int) -> None:
         ours, theirs = socket.socketpair()
@@ -38,7 +40,7 @@ class Pool:
 
     @property
     def free(self) -> list[int]:
-        """The slots of workers that have no job, or are to be forked when they get one."""
+        """The slots of workers that have no job."""
         return [slot for slot in range(self._size) if slot not in self._busy]
 
     def submit(self, slot: int, job: Job) -> None:

@@ -44,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
         _line(tool not in missing, tool, host.find(tool) or f"missing: package {host.package(tool) or 'unknown'}")
     sys.stdout.write("this machine\n")
     store = _existing(engine.store_of(path, options.store))
-    well = [_line(*check) for check in (_user(), _namespaces(), _confined(), _overlay(store), _disk(store))]
+    checks = _user(), _namespaces(), _confined(), _store(store), _overlay(store), _disk(store)
+    well = [_line(*check) for check in checks]
     for arch in foreign:
         lacking = _lacking(arch)
         well.append(_line(*_programs(arch, lacking)))
@@ -123,6 +124,11 @@ def _existing(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
+
+
+def _store(store: str) -> tuple[bool, str, str]:
+    well = os.access(store, os.R_OK | os.W_OK | os.X_OK)
+    return well, "store", "can be written" if well else f"{store} cannot be written: be its owner, or name --store"
 
 
 def _overlay(store: str) -> tuple[bool, str, str]:

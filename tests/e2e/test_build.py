@@ -134,6 +134,14 @@ def test_equal_targets_that_fail(project):
     assert project.json("-j", "4", status=1).targets("failed") == ["a0"]
 
 
+def test_more_at_once_than_may_be_open(project):
+    project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.5; echo {n} >$OUT"))' for n in range(40)))
+    ended = project.forge("-j", "40", status=1, prefix=("sh", "-c", 'ulimit -n 40; exec "$@"', "sh"))
+    assert "Too many open files\n  hint: run fewer targets at once (-j)" in ended.err
+    assert "Traceback" not in ended.err
+    project.forge("-j", "4", prefix=("sh", "-c", 'ulimit -n 40; exec "$@"', "sh"))
+
+
 def test_one_job_at_a_time(project):
     project.forgefile(*(f'forge.target("t{n}", Noisy(line="sleep 0.1; echo {n} >$OUT"))' for n in range(3)))
     ended = project.json("-j1")
@@ -317,6 +325,15 @@ def test_doctor(project):
     ended = project.forge("doctor", status=1)
     assert "NO  mkfs.nope" in ended.out
     assert "apt-get install grub-pc-bin" in ended.out
+
+
+def test_doctor_and_a_store_that_cannot_be_written(machine):
+    machine.forgefile(*THREE[:1])
+    machine.root.chmod(0o555)
+    prefix = () if os.geteuid() else ("setpriv", "--bounding-set", "-dac_override")
+    ended = machine.forge("doctor", status=1, prefix=prefix)
+    assert f"NO  {'store':<44} {machine.root} cannot be written" in ended.out
+    machine.root.chmod(0o755)
 
 
 def test_doctor_and_another_architecture(project):
