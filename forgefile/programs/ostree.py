@@ -146,7 +146,8 @@ _FACTORY = b"usr/share/factory"
 def convert(root: Node, kernel: str | None = None) -> str | None:
     """Change the picture of a Debian tree into what OSTree deploys, and return the version of its kernel, if any.
 
-    Raises `BuildError` when it holds both /etc and /usr/etc, or several kernels and none is chosen.
+    Raises `BuildError` when it holds both /etc and /usr/etc, two files that would lie at one place of /var, or several
+    kernels and none is chosen.
     """
     version = _move_kernel(root, kernel)
     if etc := root.children.pop(b"etc", None):
@@ -155,10 +156,7 @@ def convert(root: Node, kernel: str | None = None) -> str | None:
         _place(root, b"usr/etc", etc)
     var = root.children.get(b"var") or Node(stat.S_IFDIR | 0o755)
     for name, new in _TO_VAR.items():
-        folder = root.children.get(name) or Node(stat.S_IFDIR | (0o700 if name == b"root" else 0o755))
-        if folder.is_folder:
-            var.children[new] = folder
-            root.children[name] = Node(stat.S_IFLNK | 0o777, data=b"var/" + new)
+        _move_to_var(root, var, name, new)
     lib = var.children.get(b"lib")
     if lib and (dpkg := lib.children.get(b"dpkg")) and dpkg.is_folder:
         _place(root, _DPKG, dpkg)
@@ -188,6 +186,31 @@ def _move_kernel(root: Node, kernel: str | None) -> str | None:
         if file := boot.children.get(prefix + os.fsencode(version)):
             _place(root, b"usr/lib/modules/" + os.fsencode(version) + b"/" + name, file)
     return version
+
+
+def _move_to_var(root: Node, var: Node, name: bytes, new: bytes) -> None:
+    """Make a folder of the root a link to one of /var that holds what lay in either; what is no folder stays."""
+    folder, there = root.children.get(name), var.children.get(new)
+    if folder and not folder.is_folder:
+        return
+    if folder and there:
+        _merge(folder, there, b"/" + name, b"/var/" + new)
+    var.children[new] = folder or there or Node(stat.S_IFDIR | (0o700 if name == b"root" else 0o755))
+    root.children[name] = Node(stat.S_IFLNK | 0o777, data=b"var/" + new)
+
+
+def _merge(folder: Node, other: Node, path: bytes, other_path: bytes) -> None:
+    """Add to a folder what another holds; folders that both have keep the owner, mode and attributes of the first."""
+    if not (folder.is_folder and other.is_folder):
+        raise BuildError(
+            f"the tree has both {os.fsdecode(path)} and {os.fsdecode(other_path)}, which would lie at one place",
+            hint="remove one of them",
+        )
+    for name, node in other.children.items():
+        if there := folder.children.get(name):
+            _merge(there, node, path + b"/" + name, other_path + b"/" + name)
+        else:
+            folder.children[name] = node
 
 
 def _find(root: Node, path: bytes) -> Node | None:

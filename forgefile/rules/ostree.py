@@ -34,7 +34,8 @@ class OstreeCommit(Rule):
       `dracut`, which takes the place of `initramfs-tools`.
     - `/home`, `/mnt`, `/opt`, `/root`, `/srv` become links to `/var/home`, `/var/mnt`, `/var/opt`, `/var/roothome`,
       `/var/srv`; `/media` to `/run/media`, `/tmp` to `/sysroot/tmp`, `/ostree` to `/sysroot/ostree`.
-      `/usr/local` stays.
+      `/usr/local` stays. What such a folder of `/var` holds already is kept beside the rest; a file that both hold
+      fails the target.
     - `/var` is empty. What it and those folders held, systemd-tmpfiles makes at boot where it is missing, by
       `/usr/lib/tmpfiles.d/ostree-var.conf`, with files from `/usr/share/factory`. Files in `/var/cache`, `/var/log`,
       `/var/tmp` and `/var/lib/apt/lists` are left out, folders are kept.

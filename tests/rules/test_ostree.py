@@ -382,6 +382,14 @@ def test_several_kernels(tree, tmp_path):
         (lambda tree: os.mkfifo(tree / "usr/pipe"), "/usr/pipe: OSTree holds files, folders and symbolic links only"),
         (lambda tree: write(tree / "usr/etc/x"), "the tree has both /etc and /usr/etc"),
         (
+            lambda tree: write(tree / "var/opt/app/run"),
+            "the tree has both /opt/app/run and /var/opt/app/run, which would lie at one place",
+        ),
+        (
+            lambda tree: (tree / "var/srv").symlink_to("/srv"),
+            "the tree has both /srv and /var/srv, which would lie at one place",
+        ),
+        (
             lambda tree: os.close(os.open(os.fsencode(tree) + b"/usr/\xff", os.O_CREAT)),
             "b'/usr/\\xff': OSTree holds names and links in UTF-8 only",
         ),
@@ -397,6 +405,24 @@ def test_what_cannot_be_committed(tree, tmp_path, spoil, message):
         make(tree, tmp_path / "1", tmp_path / "cache")
     assert caught.value.message == message
     assert caught.value.hint
+
+
+@needs_ostree
+def test_what_var_holds_already_stays(tree, tmp_path):
+    write(tree / "var/opt/app/data", "data")
+    write(tree / "var/opt/old/run", "old", 0o755)
+    write(tree / "var/roothome/.profile", "profile")
+    write(tree / "var/home/me/notes", "notes")
+    os.chmod(tree / "var/home/me", 0o700)
+    shutil.rmtree(tree / "home")
+    found = listed(make(tree, tmp_path / "repo", tmp_path / "cache"))
+    factory = {name.removeprefix("/usr/share/factory"): found[name] for name in found}
+    for name in ("opt/app/run", "opt/app/data", "opt/old/run", "roothome/.bashrc", "roothome/.profile"):
+        assert factory[f"/var/{name}"].startswith("-")
+    assert factory["/var/roothome"] == "d00700 0 0"
+    assert factory["/var/home/me"] == "d00700 0 0"
+    assert "/var/home/me/notes" in factory
+    assert found["/home"] == "l00777 0 0 -> var/home"
 
 
 @needs_ostree
