@@ -23,6 +23,8 @@ MODULES = (
     *("normal", "configfile", "linux", "search", "search_fs_uuid", "search_label", "echo", "test", "boot", "regexp"),
     *("serial", "terminal", "sleep", "halt", "reboot", "gzio", "minicmd", "ls", "cat", "help", "loadenv", "probe"),
 )
+_NOT_HELD = "\"'\\"
+"""What GRUB's loader puts a backslash before, which the kernel keeps (grub-core/lib/cmdline.c)."""
 _MODULES_OF = {"gpt": "part_gpt", "mbr": "part_msdos", "ext4": "ext2", "vfat": "fat", "btrfs": "btrfs", "xfs": "xfs"}
 _MODULES_FOR = {"i386-pc": ("biosdisk",)}
 
@@ -47,21 +49,36 @@ def config(boot: Boot, versions: tuple[tuple[str, bool], ...], folder: str, root
     `roots` is the kernel's `root=` parameter, for an initrd to read and for the kernel itself, which knows the ids of
     partitions only. A serial console that the kernel is given is GRUB's console too.
     """
-    lines = ["set default=0", f"set timeout={boot.timeout}", *_serial(boot.cmdline)]
+    words = split(boot.cmdline)
+    lines = ["set default=0", f"set timeout={boot.timeout}", *_serial(words)]
     for version, initrd in versions:
-        words = " ".join(_quoted(word) for word in (roots[not initrd], *boot.cmdline.split()))
+        linux = (f"{folder}/vmlinuz-{version}", roots[not initrd], *words)
         lines += [
             f"menuentry 'Linux {version}' {{",
-            f"\tlinux {folder}/vmlinuz-{version} {words}",
-            *((f"\tinitrd {folder}/initrd.img-{version}",) if initrd else ()),
+            f"\tlinux {' '.join(map(_quoted, linux))}",
+            *((f"\tinitrd {_quoted(f'{folder}/initrd.img-{version}')}",) if initrd else ()),
             "}",
         ]
     return "\n".join((*lines, ""))
 
 
-def _serial(cmdline: str) -> tuple[str, ...]:
+def split(cmdline: str) -> tuple[str, ...]:
+    """Return the words of a kernel's command line, without their double quotes, in which a blank belongs to the word.
+
+    So the kernel reads it (Linux, lib/cmdline.c, next_arg). GRUB's loader itself puts a word with blanks in quotes
+    (grub-core/lib/cmdline.c), and a backslash before any quote that it is given.
+    """
+    words = [""]
+    for index, piece in enumerate(cmdline.split('"')):
+        first, *more = piece.split(" ") if index % 2 == 0 else (piece,)
+        words[-1] += first
+        words += more
+    return tuple(word for word in words if word)
+
+
+def _serial(words: tuple[str, ...]) -> tuple[str, ...]:
     """Return the lines that make GRUB use the last serial console of a command line (`console=ttyS0,115200n8`)."""
-    for word in reversed(cmdline.split()):
+    for word in reversed(words):
         name, _, mode = word.removeprefix("console=ttyS").partition(",")
         if word.startswith("console=ttyS") and name.isdigit():
             speed = "".join(digit for digit in mode.split("n")[0] if digit.isdigit()) or "115200"
@@ -81,12 +98,19 @@ def _quoted(word: str) -> str:
 
 
 def kernels(folder: str) -> tuple[tuple[str, bool], ...]:
-    """Return the versions of the kernels `vmlinuz-*` in a folder, newest first, and whether each has an initrd."""
+    """Return the versions of the kernels `vmlinuz-*` in a folder, newest first, and whether each has an initrd.
+
+    Raises `BuildError` for a name that GRUB's configuration or the kernel's command line cannot hold.
+    """
     try:
         names = set(os.listdir(folder))
     except FileNotFoundError:
         names = set()
     found = sorted((name.removeprefix("vmlinuz-") for name in names if name.startswith("vmlinuz-")), key=_version)
+    for version in found:
+        if not version.isprintable() or set(version) & set(_NOT_HELD):
+            name = f"vmlinuz-{version}"
+            raise BuildError(f"GRUB cannot start a kernel by the name {name!r}", hint="rename it, or remove it")
     return tuple((version, f"initrd.img-{version}" in names) for version in reversed(found))
 
 
@@ -94,11 +118,11 @@ def _version(text: str) -> tuple[tuple[int, int, str], ...]:
     """Return a key that puts version numbers in their order: 6.1.0-9 before 6.1.0-10."""
     parts: list[str] = []
     for character in text:
-        if parts and parts[-1][-1].isdigit() == character.isdigit():
+        if parts and parts[-1][-1].isdecimal() == character.isdecimal():
             parts[-1] += character
         else:
             parts.append(character)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts)
 
 
 def mkimage(boot: Boot, platform: str, reads: tuple[str, str], early: str, image: str) -> tuple[str, ...]:

@@ -376,7 +376,8 @@ class Grub(Value):
     - `uefi_platform`: `x86_64-efi`, `i386-efi` or `arm64-efi`; default by the disk's `arch`. An arm64 machine has
       `arm64-efi` alone, and no BIOS: `Grub(bios=False)`.
     - `cmdline`: the kernel's parameters after `root=`, also written to /etc/kernel/cmdline; default none. A
-      `console=ttyS0` (with `,115200n8` or the like) makes that serial line GRUB's console too.
+      `console=ttyS0` (with `,115200n8` or the like) makes that serial line GRUB's console too. A value that has blanks
+      is in double quotes: `dyndbg="file x +p"`.
     - `timeout`: seconds that the menu waits; default 0; -1: for ever.
     - `modules`: GRUB modules to have in its image beside those that it needs; default none.
     """
@@ -392,12 +393,18 @@ class Grub(Value):
         """Refuse what GRUB could not start or read."""
         if not (self.bios or self.uefi):
             raise self.refuse("bios", "neither bios nor uefi is set: nothing would start GRUB")
-        if "'" in self.cmdline or not self.cmdline.isprintable():
-            raise self.refuse("cmdline", "has a single quote or a control character, which GRUB's shell cannot read")
-        if "root=" in {word[:5] for word in self.cmdline.split()}:
-            raise self.refuse("cmdline", "has a root=, which is set from the disk", hint="leave root= out")
+        self._check_cmdline()
         if self.timeout < -1:
             raise self.refuse("timeout", f"{self.timeout}: seconds, or -1 for no limit")
+
+    def _check_cmdline(self) -> None:
+        if set("'\\") & set(self.cmdline) or not self.cmdline.isprintable():
+            problem = "has a single quote, a backslash or a control character, which GRUB cannot pass on to the kernel"
+            raise self.refuse("cmdline", problem, hint="put a value that has blanks in double quotes")
+        if self.cmdline.count('"') % 2:
+            raise self.refuse("cmdline", "has a double quote that is not closed")
+        if "root=" in {word[:5] for word in grub.split(self.cmdline)}:
+            raise self.refuse("cmdline", "has a root=, which is set from the disk", hint="leave root= out")
 
     def plain(self, arch: str) -> grub.Boot:
         """Return what the program in the sandbox is told."""

@@ -57,7 +57,7 @@ def contract():
             Partition("esp", type="esp", size="48MiB", filesystem=Vfat(label="ESP")),
             Partition("root", type="root", filesystem=Ext4(label="root"), tree=TREE, minimum_free="256MiB"),
         ),
-        bootloader=Grub(bios=True, uefi=True, cmdline="console=ttyS0 rw"),
+        bootloader=Grub(bios=True, uefi=True, cmdline='console=ttyS0 rw dyndbg="file x +p"'),
     )
 
 
@@ -91,7 +91,10 @@ REFUSED = {
     "raw offset": (lambda: Raw(content=IMAGE, offset="x"), "'x' is no size"),
     "nothing to start": (lambda: Grub(bios=False, uefi=False), "neither bios nor uefi"),
     "root in cmdline": (lambda: Grub(cmdline="root=/dev/sda1"), "has a root="),
+    "root in quotes in cmdline": (lambda: Grub(cmdline='"root=/dev/sda1"'), "has a root="),
     "quote in cmdline": (lambda: Grub(cmdline="a='b'"), "single quote"),
+    "backslash in cmdline": (lambda: Grub(cmdline="a=\\b"), "a backslash or a control character"),
+    "open quote in cmdline": (lambda: Grub(cmdline='a="b c'), "field 'cmdline': has a double quote that is not closed"),
     "no partitions": (lambda: DiskImage(partitions=()), "field 'partitions': is empty"),
     "arch": (lambda: DiskImage(partitions=(bios(),), arch="x86"), "field 'arch': unknown 'x86'"),
     "disk id": (lambda: DiskImage(partitions=(root(),), label="mbr", id="123"), "'123' is no id of a disk with mbr"),
@@ -453,7 +456,8 @@ def test_contract_disk(lab):
     esp_id = told(contract()).parts[1].filesystem.uuid
     assert f"# nothing yet\nUUID={esp_id} /boot/efi vfat umask=0077 0 2\n" in found
     assert " / ext4 defaults 0 1\n" in found
-    assert " console=ttyS0 rw\n" in found
+    assert ' console=ttyS0 rw dyndbg="file x +p"\n' in found
+    assert " console=ttyS0 rw 'dyndbg=file x +p'\n" in found
     assert "initrd /boot/initrd.img-6.1.0-9" in found
     assert free_bytes(image, root_at) >= 256 * MIB
     assert image.stat().st_blocks * 512 < 16 * MIB
@@ -507,6 +511,17 @@ def made_again(tree):
     os.setxattr(file, "user.a", b"one of three")
     assert os.listxattr(file) != os.listxattr(old / "etc/passwd")
     assert os.stat(file).st_ctime_ns != os.stat(old / "etc/passwd").st_ctime_ns
+
+
+@grub_only
+def test_grub_reads_what_is_odd(lab):
+    (lab.tree / "boot/vmlinuz-6.2 }x;#").write_bytes(b"no kernel")
+    image = DiskImage(partitions=(bios(), root()), bootloader=Grub(uefi=False, cmdline='dyndbg="file x; func * +p"'))
+    disk = lab.make(image)
+    config = lab.folder / "grub.cfg"
+    ext4(disk, starts(disk)[1], f"dump /boot/grub/grub.cfg {config}")
+    assert "\tlinux '/boot/vmlinuz-6.2 }x;#' root=PARTUUID=" in config.read_text()
+    tool("grub-script-check", config)
 
 
 @grub_only

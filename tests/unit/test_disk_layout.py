@@ -2,6 +2,7 @@
 
 import pytest
 
+from forgefile.errors import BuildError
 from forgefile.programs import filesystem, grub
 from forgefile.programs.disk import (
     Blob,
@@ -157,11 +158,49 @@ def test_grub_config():
     )
 
 
+@pytest.mark.parametrize(
+    ("cmdline", "words"),
+    [
+        ("", ()),
+        ('  rw   quiet "" ', ("rw", "quiet")),
+        ('dyndbg="file x +p" rw', ("dyndbg=file x +p", "rw")),
+        ('"dyndbg=file x +p"', ("dyndbg=file x +p",)),
+        ('a=b" c  d "e f=""', ("a=b c  d e", "f=")),
+        ('a="b"c"d"', ("a=bcd",)),
+    ],
+)
+def test_words_of_a_command_line(cmdline, words):
+    assert grub.split(cmdline) == words
+
+
+def test_grub_itself_quotes_what_has_blanks():
+    """Its loader writes "dyndbg=file x +p" of such a word, and would put a backslash before a quote."""
+    boot = grub.Boot(platforms=(), cmdline='dyndbg="file x +p; func * +p" console="ttyS0" a={$b}')
+    made = grub.config(boot, (("6.1 }x;#", True),), "/boot", ("root=UUID=u", ""))
+    assert "if serial --unit=0 --speed=115200; then\n" in made
+    assert made.endswith(
+        "menuentry 'Linux 6.1 }x;#' {\n"
+        "\tlinux '/boot/vmlinuz-6.1 }x;#' root=UUID=u 'dyndbg=file x +p; func * +p' console=ttyS0 'a={$b}'\n"
+        "\tinitrd '/boot/initrd.img-6.1 }x;#'\n}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["vmlinuz-it's }x", 'vmlinuz-"', "vmlinuz-a\\b", "vmlinuz-a\nb", "vmlinuz-\udcff"])
+def test_a_kernel_whose_name_grub_cannot_hold(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(BuildError) as caught:
+        grub.kernels(str(tmp_path))
+    assert caught.value.message == f"GRUB cannot start a kernel by the name {name!r}"
+    assert caught.value.hint == "rename it, or remove it"
+
+
 def test_kernels_are_sorted_by_version(tmp_path):
     for name in ("vmlinuz-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.10.1", "x"):
         (tmp_path / name).touch()
     assert grub.kernels(str(tmp_path)) == (("6.10.1", False), ("6.1.0-10-amd64", False), ("6.1.0-9-amd64", True))
     assert grub.kernels(str(tmp_path / "none")) == ()
+    (tmp_path / "vmlinuz-6²").touch()
+    assert ("6²", False) in grub.kernels(str(tmp_path))
 
 
 def test_grub_images():
