@@ -273,7 +273,8 @@ class Raw(Value):
 class Partition(Value):
     """One partition of a `DiskImage`.
 
-    - `name`: its name, in a GPT also the partition's label: at most 36 characters. Ids are derived from it.
+    - `name`: its name, in a GPT also the partition's label: at most 36 characters, none above U+FFFF. Ids are
+      derived from it.
     - `type`: what it is for, after the Discoverable Partitions Specification (uapi-group.org): `root`, `usr` (of the
       disk's `arch`), `esp`, `xbootldr`, `bios-boot` (GPT only), `swap`, `home`, `srv`, `var`, `tmp`, `prep`,
       `linux-generic` (the default); or a GUID, for an MBR two hexadecimal digits.
@@ -312,6 +313,8 @@ class Partition(Value):
         longest = 36
         if not self.name or len(self.name) > longest or not self.name.isprintable() or set('"\\/') & set(self.name):
             raise self.refuse("name", f"{self.name!r}: 1 to {longest} printable characters, no quotes or slashes")
+        if any(character > "\uffff" for character in self.name):
+            raise self.refuse("name", f"{self.name!r}: sfdisk writes no character above U+FFFF into a GPT")
         if not (self.type in _TYPES or _is_hex(self.type, *_GROUPS) or _is_hex(self.type, 2)):
             raise self.refuse("type", f"unknown partition type '{self.type}'", hint=did_you_mean(self.type, _TYPES))
         if self.uuid is not None and not _is_hex(self.uuid, *_GROUPS):

@@ -70,6 +70,10 @@ REFUSED = {
     "zero": (lambda: Partition("a", size="0"), "field 'size': is 0"),
     "bad name": (lambda: Partition('a"b', size="1MiB"), "no quotes or slashes"),
     "long name": (lambda: Partition("a" * 37, size="1MiB"), "1 to 36 printable characters"),
+    "name beyond the first plane": (
+        lambda: Partition("a\U0001f600", size="1MiB"),
+        "field 'name': 'a\U0001f600': sfdisk writes no character above U+FFFF into a GPT",
+    ),
     "type": (lambda: Partition("a", type="rot", size="1MiB"), "unknown partition type 'rot'"),
     "uuid": (lambda: Partition("a", uuid="1", size="1MiB"), "'1' is no UUID"),
     "attribute": (lambda: Partition("a", attributes=("hidden",), size="1MiB"), "unknown attribute 'hidden'"),
@@ -623,6 +627,13 @@ def test_sectors_of_4096(lab):
         (lab.folder / "esp").write_bytes(disk.read(48 * MIB))
     tool("fsck.fat", "-n", lab.folder / "esp")
     assert "BOOTX64" in tool("mdir", "-i", lab.folder / "esp", "::/EFI/BOOT")
+
+
+def test_a_name_is_in_the_table_as_it_is(lab):
+    name = "ünï 盤 \uffee".ljust(36, "é")
+    image = lab.make(DiskImage(partitions=(Partition(name, size="1MiB"),)))
+    entry = image.read_bytes()[1024:][:128]  # UEFI 2.10, section 5.3.3
+    assert entry[56:128].decode("utf-16-le") == name
 
 
 def test_raw_content(lab):
