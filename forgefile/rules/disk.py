@@ -536,9 +536,17 @@ class DiskImage(Rule):
         if bootloader.uefi and not (esp and isinstance(esp[0].filesystem, Vfat)):
             hint = "add Partition('esp', type='esp', size='48MiB', filesystem=Vfat()), or set uefi=False"
             raise self.refuse("bootloader", "Grub(uefi=True) needs an esp partition with Vfat", hint=hint)
-        index, _ = program.holder(self._plain(None), "/boot/grub")
-        if isinstance(self.partitions[index].filesystem, (Raw, Swap)):
-            raise self.refuse("bootloader", f"GRUB cannot be put on partition '{self.partitions[index].name}'")
+        self._check_boot_folder()
+
+    def _check_boot_folder(self) -> None:
+        """Refuse a place where GRUB would not find its configuration, or that configuration no kernel."""
+        disk = self._plain(None)
+        boot, own = (self.partitions[program.holder(disk, path)[0]] for path in ("/boot", "/boot/grub"))
+        if isinstance(own.filesystem, (Raw, Swap)):
+            raise self.refuse("bootloader", f"GRUB cannot be put on partition '{own.name}'")
+        if boot.name != own.name:
+            problem = f"'{own.name}' holds /boot/grub and '{boot.name}' the kernels, which GRUB would not find"
+            raise self.refuse("bootloader", problem, hint=f"mount '{own.name}' elsewhere, or at /boot")
 
     def _check_platforms(self, bootloader: Grub) -> None:
         """Refuse what machines of the disk's architecture do not start from."""

@@ -169,6 +169,23 @@ REFUSED = {
     "no root for Grub": (lambda: DiskImage(partitions=(bios(), esp()), bootloader=Grub()), "Grub needs a partition"),
     "no bios-boot": (lambda: DiskImage(partitions=(esp(), root()), bootloader=Grub()), "needs a bios-boot partition"),
     "no esp": (lambda: DiskImage(partitions=(bios(), root()), bootloader=Grub()), "needs an esp partition with Vfat"),
+    "/boot/grub on its own": (
+        lambda: DiskImage(
+            partitions=(bios(), esp(), root(), Partition("grub", filesystem=Ext4(), mount="/boot/grub")),
+            bootloader=Grub(),
+        ),
+        "field 'bootloader': 'grub' holds /boot/grub and 'root' the kernels, which GRUB would not find",
+    ),
+    "/boot and /boot/grub on two": (
+        lambda: DiskImage(
+            partitions=(
+                *(bios(), esp(), root(), Partition("boot", type="xbootldr", filesystem=Ext4())),
+                Partition("grub", filesystem=Ext4(), mount="/boot/grub"),
+            ),
+            bootloader=Grub(),
+        ),
+        "'grub' holds /boot/grub and 'boot' the kernels",
+    ),
     "bios with 4096": (
         lambda: DiskImage(partitions=(bios(), esp(), root()), bootloader=Grub(), sector_size=4096),
         "BIOS starts only from disks with sectors of 512 bytes",
