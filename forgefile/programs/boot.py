@@ -34,6 +34,8 @@ _PANIC = "---[ end Kernel panic"
 """What Linux ends its report with (kernel/panic.c), when nothing will happen any more."""
 _PROMPT_S = 0.5
 """How long a line that has what is waited for may stand there without an end before it is taken for a prompt."""
+_POLL_LIMIT_S = 86_400
+"""How long poll(2), whose limit is that of an int, is let wait at once."""
 _LONGEST_LINE = 64 << 10
 _LONGEST_LOG = 64 << 20
 _SILENT = "nothing came from the serial port: does the kernel's command line have console=ttyS0 (arm64: ttyAMA0)?"
@@ -124,7 +126,7 @@ def _follow(console: int, argument: Boot, keep: Callable[[str], object]) -> str 
     while True:
         left_s = deadline - time.monotonic()
         wait_s = min(left_s, _PROMPT_S) if found else left_s
-        in_time = wait_s > 0 and bool(ready.poll(math.ceil(wait_s * 1000)))
+        in_time = _readable(ready, wait_s)
         data = os.read(console, 1 << 16) if in_time else b""
         for line in lines.feed(data):
             shown = _print(line)
@@ -146,6 +148,16 @@ def _follow(console: int, argument: Boot, keep: Callable[[str], object]) -> str 
     if in_time:
         return f"the machine ended before its console showed {wanted}"
     return f"the console did not show {wanted} within {duration_text(argument.timeout_s)}"
+
+
+def _readable(ready: select.poll, wait_s: float) -> bool:
+    """Wait until there is something to read, at most so long; return whether there is."""
+    while wait_s > 0:
+        now_s = min(wait_s, _POLL_LIMIT_S)
+        if ready.poll(math.ceil(now_s * 1000)):
+            return True
+        wait_s -= now_s
+    return False
 
 
 def _print(line: str) -> str:

@@ -205,6 +205,11 @@ def test_what_was_waited_for_ends_the_machine(tmp_path, run, expect, log):
 
 
 @needs_qemu
+def test_a_limit_beyond_that_of_poll(tmp_path, run):
+    assert run(image(tmp_path / "disk", "up\n"), expect="up", timeout="1000h")[0] == "up\n"
+
+
+@needs_qemu
 def test_what_it_writes_is_thrown_away_whatever_the_format(tmp_path, run):
     disk = image(tmp_path / "disk", "", "write")
     with pytest.raises(BuildError, match="the machine ended before its console showed 'x'"):
