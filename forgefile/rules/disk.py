@@ -491,12 +491,15 @@ class DiskImage(Rule):
     def _check_unique(self) -> None:
         names: set[str] = set()
         mounts: dict[str, str] = {}
+        ids: dict[str, str] = {}
         for part in self.partitions:
             if part.name in names:
                 raise self.refuse("partitions", f"two partitions have the name '{part.name}'")
             names.add(part.name)
             if part.place and (other := mounts.setdefault(part.place, part.name)) != part.name:
                 raise self.refuse("partitions", f"'{other}' and '{part.name}' are both mounted at {part.place}")
+            if part.uuid and (other := ids.setdefault(part.uuid.lower(), part.name)) != part.name:
+                raise self.refuse("partitions", f"'{other}' and '{part.name}' have the same uuid, {part.uuid.lower()}")
         rests = [part.name for part in self.partitions if part.size == "rest"]
         if len(rests) > 1:
             raise self.refuse("partitions", f"more than one partition has the size 'rest': {', '.join(rests)}")

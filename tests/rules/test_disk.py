@@ -107,6 +107,15 @@ REFUSED = {
         lambda: DiskImage(partitions=(root(), Partition("b", **ROOT))),
         "'root' and 'b' are both mounted at /",
     ),
+    "same uuid": (
+        lambda: DiskImage(
+            partitions=(
+                Partition("a", size="1MiB", uuid="11111111-2222-4333-8444-55555555555a"),
+                Partition("b", size="1MiB", uuid="11111111-2222-4333-8444-55555555555A"),
+            )
+        ),
+        "'a' and 'b' have the same uuid, 11111111-2222-4333-8444-55555555555a",
+    ),
     "two rests": (
         lambda: DiskImage(size="1GiB", partitions=(Partition("a", size="rest"), Partition("b", size="rest"))),
         "more than one partition has the size 'rest': a, b",
