@@ -43,6 +43,9 @@ class OvertakenError(ForgeError):
     """The store was changed before anything ran, and what a snapshot told of it may be wrong by now."""
 
 
+_FEW = 30
+
+
 def nearest(word: str, choices: Iterable[str], likeness: float = 0.5) -> str | None:
     """Return the one of `choices` that was probably meant by `word`, or None; `likeness` is that of difflib."""
     from difflib import get_close_matches  # noqa: PLC0415  only an error needs it
@@ -55,4 +58,4 @@ def did_you_mean(word: str, choices: Sequence[str]) -> str | None:
     """Return a hint that names the nearest choice, or lists them when there are few, or None."""
     if near := nearest(word, choices):
         return f"did you mean '{near}'?"
-    return f"choose from: {', '.join(choices)}" if choices else None
+    return f"choose from: {', '.join(choices)}" if 0 < len(choices) <= _FEW else None

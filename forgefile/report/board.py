@@ -25,8 +25,8 @@ from forgefile.events import (
     StepStarted,
     Verifying,
 )
-from forgefile.report.ink import columns, cut, padded
-from forgefile.report.words import Line, Span, Tone, next_try, printable, size, stopwatch, text
+from forgefile.report.ink import cut, padded
+from forgefile.report.words import Line, Span, Tone, columns, next_try, printable, size, stopwatch, text
 
 _NARROW = 60
 """Columns below which what can be spared goes."""

@@ -7,7 +7,7 @@ user has set their terminal, light or dark. rich knows how wide characters are a
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forgefile.report.words import Line, Span, Tone, text
+from forgefile.report.words import Line, Span, Tone, columns, text
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -51,15 +51,6 @@ def painted(line: Line, ink: Ink) -> str:
     if not ink:
         return text(line)
     return "".join(ink[span.tone].render(span.text) if span.tone in ink else span.text for span in line)
-
-
-def columns(text: str) -> int:
-    """Return how many columns of a terminal a printable text takes (Unicode Standard Annex 11)."""
-    if text.isascii():
-        return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415  for what is not ASCII
-
-    return cell_len(text)
 
 
 def cut(line: Line, width: int, *, ellipsis: str = "…") -> Line:

@@ -381,6 +381,20 @@ def failure(event: Failed) -> Iterator[Line]:
         yield Span("  hint         ", "aside"), Span(printable(event.hint), "warning")
 
 
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes (Unicode Standard Annex 11)."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415  for what is not ASCII
+
+    return cell_len(text)
+
+
+def ljust(text: str, width: int) -> str:
+    """Return a text with blanks after it, so that it takes at least so many columns."""
+    return text + " " * (width - columns(text))
+
+
 def plan_table(plans: Sequence[Planned], prediction: Predicted | None, *, everything: bool) -> Iterator[Line]:
     """Yield a dry run: target, action, how long it took last, and the reasons; then the totals and the prediction.
 
@@ -389,13 +403,13 @@ def plan_table(plans: Sequence[Planned], prediction: Predicted | None, *, everyt
     if not plans:
         return
     times = [duration(plan.expected_s) if plan.expected_s is not None else "" for plan in plans]
-    names_width = max(len(plan.target) for plan in plans)
+    names_width = max(columns(plan.target) for plan in plans)
     actions_width = max(len(ACTIONS[plan.action].text) for plan in plans)
     longest = max(map(len, times))
     for plan, time in zip(plans, times, strict=True):
         action, tone = ACTIONS[plan.action]
         head = (
-            Span(plan.target.ljust(names_width), "name"),
+            Span(ljust(plan.target, names_width), "name"),
             Span(f"  {action.ljust(actions_width)}", tone),
             *((Span(f"  {time.rjust(longest)}"),) if longest else ()),
         )

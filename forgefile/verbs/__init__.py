@@ -21,6 +21,7 @@ from forgefile.errors import UsageError
 from forgefile.fingerprint import fingerprint
 from forgefile.forge import VERBS
 from forgefile.model import Target
+from forgefile.report.words import columns, ljust
 
 _UNWOUND = ("diff", "export", "size")
 """Verbs that remove what they wrote beside the store when a signal ends them."""
@@ -159,7 +160,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as lines whose columns stand below each other; empty columns are left out."""
     if not rows:
         return []
-    columns = [column for column in zip(*rows, strict=True) if any(column)]
-    widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in zip(*columns, strict=True)]  # fmt: skip
+    filled = [column for column in zip(*rows, strict=True) if any(column)]
+    widths = [max(map(columns, column)) for column in filled]
+    return ["  ".join(ljust(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in zip(*filled, strict=True)]  # fmt: skip

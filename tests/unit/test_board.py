@@ -19,8 +19,8 @@ from forgefile.events import (
     Verifying,
 )
 from forgefile.report.board import Board
-from forgefile.report.ink import NONE, columns, cut, ink, painted, short
-from forgefile.report.words import Span, text
+from forgefile.report.ink import NONE, cut, ink, painted, short
+from forgefile.report.words import Span, columns, text
 
 COLOURS, ATTRIBUTES = ink({}, terminal=True), ink({"CLICOLOR": "0"}, terminal=True)
 PLANNED = (

@@ -43,6 +43,7 @@ from forgefile.report.plain import Plain
 from forgefile.report.terminal import Terminal
 from forgefile.report.trace import Trace
 from forgefile.report.words import clock, duration, names, printable, size, stopwatch
+from forgefile.verbs import aligned
 
 FAILED = Failed(
     t=3.0,
@@ -394,6 +395,10 @@ def test_a_trace_nests_steps_in_targets(tmp_path):
         "worker 2",
     }
     assert {"name", "ph", "ts", "pid", "tid"} <= set.intersection(*(set(e) for e in told))
+
+
+def test_columns_stand_below_each_other_whatever_the_names():
+    assert aligned((("日本語", "x"), ("a", "y"))) == ["日本語  x", "a       y"]
 
 
 def test_what_an_interrupt_ended_is_told_and_what_had_not_begun_is_not():
