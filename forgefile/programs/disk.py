@@ -110,11 +110,11 @@ def table_bytes(disk: Disk) -> tuple[int, int]:
     return 2 * disk.sector_size + entries, disk.sector_size + entries
 
 
-def lay_out(disk: Disk, needed: tuple[int, ...], blobs: tuple[int, ...] = ()) -> Layout:
+def lay_out(disk: Disk, needed: tuple[int, ...], blobs: tuple[int, ...] = (), core: int = 0) -> Layout:
     """Return where each partition lies, in the order given, on multiples of 1 MiB unless it says itself.
 
-    `needed` is for each partition the bytes that its content asks for, `blobs` the sizes of `disk.blobs`. Raises
-    `MisfitError` when partitions overlap, or do not fit a fixed size.
+    `needed` is for each partition the bytes that its content asks for, `blobs` the sizes of `disk.blobs`, `core` that
+    of what GRUB has after an MBR. Raises `MisfitError` when partitions overlap, or do not fit a fixed size.
     """
     head, tail = table_bytes(disk)
     logical = disk.label == "mbr" and len(disk.parts) > PRIMARY
@@ -126,18 +126,19 @@ def lay_out(disk: Disk, needed: tuple[int, ...], blobs: tuple[int, ...] = ()) ->
         size = align_up(bytes_, MIB) if part.size is None else part.size
         if part.rest:
             size = _rest(disk, part.name, start, tail)
-        if part.size is not None and bytes_ > part.size:
-            raise too_small(part, part.size, bytes_)
+        if bytes_ > size and (part.size is not None or part.content):
+            raise too_small(part, size, bytes_)
         _aligned(disk, part, start, size)
         extents.append(Extent(f"partition '{part.name}'", start, start + size))
         cursor = start + size
     end = max((extent.end for extent in extents), default=head)
     total = align_up(end + tail, MIB) if disk.size is None else disk.size
-    placed = [Extent("the partition table", 0, head), *extents, *_raw(disk, blobs)]
-    _refuse_overlap(placed, total - tail)
+    table = [Extent("the partition table", 0, head), *([Extent("GRUB's code", head, head + core)] if core else [])]
+    _refuse_overlap([*table, *extents, *_raw(disk, blobs)], total - tail)
     extended = Extent("extended", extents[PRIMARY - 1].start - MIB, end) if logical else None
     if extended:
-        _refuse_overlap([*extents[: PRIMARY - 1], extended], total)
+        named = extended._replace(name="the extended partition")
+        _refuse_overlap([*table, *extents[: PRIMARY - 1], named, *_raw(disk, blobs)], total)
     return Layout(tuple(extents), total, extended)
 
 
@@ -274,6 +275,8 @@ def make_folder(root: str, path: str, epoch: int) -> str:
     """
     place = below(root, path)
     if not os.path.isdir(place):
+        if os.path.lexists(place):
+            raise BuildError(f"/{path.strip('/')} is no folder in the tree, where one has to be")
         above = os.path.dirname(place)
         if not os.path.isdir(above):
             make_folder(root, os.path.relpath(above, root), epoch)
@@ -303,9 +306,11 @@ def put(root: str, path: str, text: str, epoch: int) -> None:
     make_folder(root, os.path.dirname(path), epoch)
     place = below(root, path)
     with _kept_time(os.path.dirname(place)):
+        if os.path.isdir(place) and not os.path.islink(place):
+            raise BuildError(f"{path} is a folder in the tree, where a file is to be written")
         if os.path.lexists(place):
             os.unlink(place)
-        with open(place, "w") as file:
+        with open(place, "w", errors="surrogateescape") as file:
             file.write(text)
         os.chmod(place, 0o644)
     os.utime(place, (epoch, epoch))
@@ -316,7 +321,7 @@ def read(root: str, path: str) -> str:
     try:
         with open(below(root, path), errors="surrogateescape") as file:
             return file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return ""
 
 
@@ -338,7 +343,10 @@ def fstab(disk: Disk, existing: str) -> str:
 
 def _mounts(line: str, places: set[str]) -> bool:
     words = line.split()
-    return len(words) > 1 and not words[0].startswith("#") and words[1] in places
+    if len(words) < 2 or words[0].startswith("#"):  # noqa: PLR2004
+        return False
+    place = words[1].replace("\\040", " ").replace("\\134", "\\")
+    return (place.rstrip("/") or "/") in places
 
 
 def device(disk: Disk, index: int) -> str:
@@ -493,7 +501,9 @@ def assemble(disk: Disk) -> None:
     if esp is not None:
         needed[esp] = _needed(disk.parts[esp], sources[esp])
     blobs = tuple(os.stat(blob.content).st_size for blob in disk.blobs)
-    layout = lay_out(disk, tuple(needed[index].size for index in range(len(disk.parts))), blobs)
+    core = f"{disk.tmp}/grub-i386-pc/core.img"
+    after = os.stat(core).st_size if disk.label == "mbr" and os.path.exists(core) else 0
+    layout = lay_out(disk, tuple(needed[index].size for index in range(len(disk.parts))), blobs, after)
     with open(disk.out, "xb") as file:
         file.truncate(layout.size)
     inodes = tuple(needed[index].inodes for index in range(len(disk.parts)))
@@ -554,7 +564,8 @@ def _jobs(disk: Disk, layout: Layout, sources: tuple[str, ...], inodes: tuple[in
         yield _filesystem(disk, index, sources[index], places[index], (epoch, inodes[index]))
     for part, place in zip(disk.parts, places, strict=True):
         if part.content:
-            fs.copy_sparse(part.content, place._replace(start=place.start + part.offset))
+            inside = place._replace(start=place.start + part.offset, size=place.size - part.offset)
+            fs.copy_sparse(part.content, inside)
     for blob in disk.blobs:
         fs.copy_sparse(blob.content, Region(disk.out, blob.offset, layout.size - blob.offset, disk.sector_size))
 

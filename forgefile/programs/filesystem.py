@@ -5,10 +5,11 @@ and copied without its holes. Everything that a kernel or a clock would choose i
 order of names. Unaware of partition tables and boot loaders.
 """
 
+import errno
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from forgefile.errors import BuildError
@@ -52,12 +53,12 @@ class Work(NamedTuple):
 class Content(NamedTuple):
     """What a file system must hold: inodes, and blocks of 4096 bytes (a hole counts as data).
 
-    `unsorted` are the paths whose extended attributes have another order than that of their names.
+    `unsorted` are the files whose extended attributes have another order than that of their names, each with all paths.
     """
 
     inodes: int
     blocks: int
-    unsorted: tuple[bytes, ...] = ()
+    unsorted: tuple[tuple[bytes, ...], ...] = ()
 
 
 # What a folder holds -------------------------------------------------------------------------------------------------
@@ -78,8 +79,8 @@ def measure(root: str) -> Content:
     in the folder where it began.
     """
     inodes = blocks = 0
-    folders, unsorted = [os.path.abspath(os.fsencode(root))], list[bytes]()
-    seen: set[tuple[int, int]] = set()
+    folders, unsorted = [os.path.abspath(os.fsencode(root))], list[list[bytes]]()
+    seen: dict[tuple[int, int], list[bytes] | None] = {}
     here = os.getcwd()
     try:
         while folders:
@@ -93,18 +94,21 @@ def measure(root: str) -> Content:
                         folders.append(b"%b/%b" % (folder, entry.name))
                         continue
                     status = entry.stat(follow_symlinks=False)
-                    if status.st_nlink > 1:
-                        identity = (status.st_dev, status.st_ino)
-                        if identity in seen:
-                            continue
-                        seen.add(identity)
+                    identity = (status.st_dev, status.st_ino)
+                    if identity in seen:
+                        if (names := seen[identity]) is not None:
+                            names.append(b"%b/%b" % (folder, entry.name))
+                        continue
+                    before = len(unsorted)
                     inodes += 1
                     blocks += _file_blocks(status) + _attribute_blocks(folder, entry.name, unsorted)
+                    if status.st_nlink > 1:
+                        seen[identity] = unsorted[-1] if len(unsorted) > before else None
             inodes += 1
             blocks += max(1, -(-listing // _LISTING)) + _attribute_blocks(folder, b".", unsorted)
     finally:
         os.chdir(here)
-    return Content(inodes, blocks, tuple(unsorted))
+    return Content(inodes, blocks, tuple(map(tuple, unsorted)))
 
 
 def _file_blocks(status: os.stat_result) -> int:
@@ -116,25 +120,35 @@ def _file_blocks(status: os.stat_result) -> int:
     return int(kind == stat.S_IFLNK and status.st_size >= _FAST_LINK)
 
 
-def _attribute_blocks(folder: bytes, name: bytes, unsorted: list[bytes]) -> int:
+def _attribute_blocks(folder: bytes, name: bytes, unsorted: list[list[bytes]]) -> int:
     """Return the blocks of an entry's extended attributes; note its path if they are not sorted."""
     names = os.listxattr(name, follow_symlinks=False)
     if not names:
         return 0
     if names != sorted(names):
-        unsorted.append(b"%b/%b" % (folder, name))
+        unsorted.append([b"%b/%b" % (folder, name)])
     sizes = (20 + len(n) + align_up(len(os.getxattr(name, n, follow_symlinks=False)), 4) for n in names)
     return int(sum(sizes) > _INODE_ATTRIBUTES)
 
 
-def sort_attributes(path: bytes) -> None:
-    """Give a file its extended attributes once more, in the order of their names: mke2fs keeps the order."""
+def sort_attributes(path: bytes, others: Iterable[bytes] = ()) -> None:
+    """Give a file its extended attributes once more, in the order of their names: mke2fs keeps the order.
+
+    `others` are the other names of the file. In an overlay the first becomes a file of its own by that (overlayfs,
+    "Non-standard behavior"), so it is linked to them anew.
+    """
     names = sorted(os.listxattr(path, follow_symlinks=False))
     values = [os.getxattr(path, name, follow_symlinks=False) for name in names]
     for name in names:
         os.removexattr(path, name, follow_symlinks=False)
     for name, value in zip(names, values, strict=True):
         os.setxattr(path, name, value, follow_symlinks=False)
+    for other in others:
+        folder = os.path.dirname(other)
+        status = os.stat(folder)
+        os.unlink(other)
+        os.link(path, other, follow_symlinks=False)
+        os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 class Need(NamedTuple):
@@ -152,8 +166,8 @@ def need(filesystem: Filesystem, source: str, free: int, size: int | None) -> Ne
     kind = filesystem.kind
     if kind == "ext4":
         content = measure(source)
-        for path in content.unsorted:
-            sort_attributes(path)
+        for path, *others in content.unsorted:
+            sort_attributes(path, others)
         return Need(size or ext4_size(content, free, filesystem), content.inodes)
     if size is not None or kind == "swap":
         return Need(size or 0)
@@ -249,7 +263,8 @@ def ext4_size(content: Content, free: int, filesystem: Filesystem) -> int:
 
 def mke2fs(filesystem: Filesystem, source: str, region: Region, inodes: int) -> tuple[str, ...]:
     """Return the command that makes an ext4 with a folder's content in its place."""
-    journal = _journal_blocks(region.size // BLOCK) * BLOCK // MIB
+    wanted = "^has_journal" not in filesystem.features
+    journal = _journal_blocks(region.size // BLOCK) * BLOCK // MIB if wanted else 0
     features = ",".join((EXT4_FEATURES, *filesystem.features, *(() if journal else ("^has_journal",))))
     extended = (
         f"offset={region.start},hash_seed={filesystem.uuid},root_owner=0:0,"
@@ -351,6 +366,12 @@ class TooSmallError(BuildError):
 _FAT32_FROM = {512: 512 * MIB, 4096: 260 * MIB}
 _SMALL_FAT16 = 9 * MIB
 """Below that, the clusters of four sectors that mkfs.vfat would make are fewer than the 4085 that FAT16 must have."""
+_MOST_CLUSTERS = {12: 4084, 16: 65_524, 32: 1 << 28}
+"""The most clusters that a table of a width tells apart (FAT32 File System Specification, "FAT Type Determination")."""
+_LARGEST_IN_FAT = (1 << 32) - 1
+_FIRST_TIME_IN_FAT = 315_532_800
+"""1980-01-01, in seconds since 1970."""
+_LAST_CHARACTER = "\uffff"
 _NOT_IN_FAT = set(':*?"<>|\\')
 
 
@@ -363,13 +384,24 @@ def _fat_bits(filesystem: Filesystem, region: Region) -> int:
     return 16 if region.size >= 4 * MIB * region.sector // 512 else 12
 
 
+def _cluster_sectors(bits: int, region: Region) -> int | None:
+    """Return the sectors of a cluster where mkfs.vfat's own choice does not fit the width of the table."""
+    if region.sector != BLOCK:
+        return 1 if bits == 16 and region.size < _SMALL_FAT16 else None  # noqa: PLR2004
+    sectors = 1
+    while region.size // BLOCK // sectors > _MOST_CLUSTERS[bits]:
+        sectors *= 2
+    return sectors
+
+
 def mkfs_vfat(filesystem: Filesystem, region: Region) -> tuple[str, ...]:
     """Return the command that makes an empty FAT in its place. `--invariant` first: it sets an id itself."""
     bits, first = _fat_bits(filesystem, region), str(region.start // region.sector)
+    sectors = _cluster_sectors(bits, region)
     return (
         *("mkfs.vfat", "--invariant", "-i", filesystem.uuid.replace("-", ""), "-S", str(region.sector)),
         *("-F", str(bits)),
-        *(("-s", "1") if region.sector == BLOCK or (bits == 16 and region.size < _SMALL_FAT16) else ()),  # noqa: PLR2004
+        *(("-s", str(sectors)) if sectors else ()),
         *(("-n", filesystem.label) if filesystem.label else ()),
         *("-h", first, "--offset", first, region.image, str(region.size // 1024)),
     )
@@ -383,14 +415,22 @@ def fat_folders(source: str) -> Iterator[tuple[str, tuple[str, ...], tuple[str, 
         names: dict[str, str] = {}
         for name in sorted((*folders, *files)):
             shown = os.path.normpath(f"{below}/{name}")
-            mode = os.lstat(f"{path}/{name}").st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            status = os.lstat(f"{path}/{name}")
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise BuildError(f"a FAT file system holds files and folders only, and not {shown}")
-            if _NOT_IN_FAT & set(name) or name != name.rstrip(". ") or not name.isprintable():
+            if stat.S_ISREG(status.st_mode) and status.st_size > _LARGEST_IN_FAT:
+                raise BuildError(f"a FAT file system holds no file of 4 GiB, and {shown} has {status.st_size} bytes")
+            if _is_no_name(name):
                 raise BuildError(f"a FAT file system cannot hold the name {shown!r}")
             if (other := names.setdefault(name.casefold(), name)) != name:
                 raise BuildError(f"a FAT file system does not tell {shown} from {other}")
         yield "" if below == "." else f"{below}/", tuple(folders), tuple(sorted(files))
+
+
+def _is_no_name(name: str) -> bool:
+    """Tell whether FAT has no such name, or mtools(1), which cuts characters to 16 bits, would make another of it."""
+    odd = _NOT_IN_FAT & set(name) or name != name.rstrip(". ") or not name.isprintable()
+    return bool(odd) or max(name) > _LAST_CHARACTER
 
 
 def _vfat_size(source: str, free: int) -> int:
@@ -406,6 +446,10 @@ def _vfat_size(source: str, free: int) -> int:
 
 def _vfat(filesystem: Filesystem, source: str, region: Region, epoch: int) -> Job:
     folders = tuple(fat_folders(source))
+    for path, _, files in folders:
+        for name in files:
+            if os.stat(f"{source}/{path}{name}").st_mtime < _FIRST_TIME_IN_FAT:
+                os.utime(f"{source}/{path}{name}", (_FIRST_TIME_IN_FAT, _FIRST_TIME_IN_FAT))
     yield Process(mkfs_vfat(filesystem, region), stdout="/dev/null", quiet=True)
     place = f"{region.image}@@{region.start}"
     env = {
@@ -413,7 +457,7 @@ def _vfat(filesystem: Filesystem, source: str, region: Region, epoch: int) -> Jo
         "MTOOLS_SKIP_CHECK": "1",
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
-        "SOURCE_DATE_EPOCH": str(epoch),
+        "SOURCE_DATE_EPOCH": str(max(epoch, _FIRST_TIME_IN_FAT)),
     }
     try:
         for path, inner, files in folders:
@@ -447,13 +491,24 @@ def copy_sparse(source: str, region: Region) -> None:
                 return
             hole = os.lseek(from_, position, os.SEEK_HOLE)
             while position < hole:
-                done = os.copy_file_range(from_, to, hole - position, position, region.start + position)
+                done = _copy_range(from_, to, hole - position, position, region.start + position)
                 position += done
                 if not done:
                     raise BuildError(f"{source} became shorter while it was copied")
     finally:
         os.close(from_)
         os.close(to)
+
+
+def _copy_range(from_: int, to: int, length: int, position: int, at: int) -> int:
+    """Copy bytes of an open file to a place of another; return how many were copied."""
+    try:
+        return os.copy_file_range(from_, to, length, position, at)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # copy_file_range(2): not from any file system to any other
+            raise
+    os.lseek(to, at, os.SEEK_SET)
+    return os.sendfile(to, from_, position, length)
 
 
 def _swap(filesystem: Filesystem, region: Region, tmp: str) -> Job:

@@ -696,6 +696,11 @@ FAILS = {
         "partition 'b' starts at 9MiB and overlaps partition 'root'",
     ),
     "no kernel": (contract(), "boot/vmlinuz-6.1.0-9", "install one in the tree: linux-image-amd64"),
+    "raw in the rest": (
+        DiskImage(partitions=(Partition("a", size="rest", filesystem=Raw(content=IMAGE, offset="3MiB")),), size="5MiB"),
+        None,
+        "partition 'a' is too small: its content needs 4MiB, it has 3MiB",
+    ),
     "FAT link": (
         DiskImage(partitions=(root(filesystem=Vfat()),)),
         "",
@@ -712,9 +717,104 @@ FAILS = {
 @pytest.mark.parametrize("case", FAILS)
 def test_fails_with_words(lab, case):
     image, without, words = FAILS[case]
+    (lab.folder / "app.img").write_bytes(b"raw" * 1000)
     (lab.tree / "usr/bulk").write_bytes(b"\1" * 12 * MIB)
     if without:
         (lab.tree / without).unlink()
+    with pytest.raises(AssertionError) as caught:
+        lab.make(image)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("big", lambda path: os.truncate(path, 1 << 32), "holds no file of 4 GiB, and big has 4294967296 bytes"),
+        ("\U0001f600.txt", lambda _: None, "cannot hold the name"),
+    ],
+)
+def test_what_fat_cannot_hold(lab, name, make, words):
+    (lab.folder / "other").mkdir()
+    (lab.folder / "other" / name).touch()
+    make(lab.folder / "other" / name)
+    with pytest.raises(AssertionError) as caught:
+        lab.make(DiskImage(partitions=(Partition("f", filesystem=Vfat(), tree=OTHER),)))
+    assert words in str(caught.value)
+
+
+def test_a_time_before_those_of_fat(lab):
+    (lab.folder / "other").mkdir()
+    (lab.folder / "other" / "file").write_text("x")
+    os.utime(lab.folder / "other" / "file", (5, 5))
+    image = lab.make(DiskImage(partitions=(Partition("f", filesystem=Vfat(), tree=OTHER),)))
+    assert "1980-01-01" in tool("mdir", "-i", f"{image}@@{starts(image)[0]}", "::/")
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 31, 32, 48, 256, 258, 259, 260])
+def test_a_fat_with_large_sectors(lab, size):
+    (lab.folder / "other").mkdir()
+    (lab.folder / "other" / "file").write_text("x")
+    part = Partition("f", size=f"{size}MiB", filesystem=Vfat(), tree=OTHER)
+    image = lab.make(DiskImage(partitions=(part,), sector_size=4096))
+    with open(image, "rb") as disk, open(lab.folder / "fs", "wb") as copy:
+        disk.seek(MIB)
+        copy.write(disk.read(size * MIB))
+    tool("fsck.fat", "-n", lab.folder / "fs")
+
+
+def test_without_a_journal(lab):
+    image = lab.make(DiskImage(partitions=(root(size="64MiB", filesystem=Ext4(features=("^has_journal",))),)))
+    assert "has_journal" not in ext4(image, starts(image)[0], "stats")
+
+
+def test_texts_of_the_tree_that_are_not_utf8(lab):
+    (lab.tree / "etc/fstab").write_bytes(b"# caf\xe9\nUUID=k /my\\040dir/ ext4 defaults 0 2\n")
+    image = lab.make(DiskImage(partitions=(root(), Partition("d", size="2MiB", filesystem=Ext4(), mount="/my dir"))))
+    argv = ("debugfs", "-R", "cat /etc/fstab", f"{image}?offset={starts(image)[0]}")
+    found = subprocess.run(argv, capture_output=True, check=True).stdout
+    assert found.startswith(b"# caf\xe9\n")
+    assert found.count(b"/my\\040dir") == 1
+    assert b"UUID=k" not in found
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("etc/fstab", "/etc/fstab is a folder in the tree"), ("data", "/data is no folder in the tree")],
+)
+def test_what_is_in_the_way_in_a_tree_is_told(lab, path, words):
+    (lab.tree / path).unlink(missing_ok=True)
+    (lab.tree / path).mkdir() if path == "etc/fstab" else (lab.tree / path).write_text("x")
+    with pytest.raises(AssertionError) as caught:
+        lab.make(DiskImage(partitions=(root(), Partition("d", size="2MiB", filesystem=Ext4(), mount="/data"))))
+    assert words in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+@grub_only
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (
+            DiskImage(
+                label="mbr",
+                partitions=(root(),),
+                bootloader=Grub(uefi=False),
+                raw=(Raw(content=IMAGE, offset="8KiB"),),
+            ),
+            "raw content at 8KiB starts at 8KiB and overlaps GRUB's code",
+        ),
+        (
+            DiskImage(
+                label="mbr",
+                partitions=tuple(Partition(str(n), size="1MiB", start=f"{2 * n}MiB") for n in range(1, 7)),
+                raw=(Raw(content=IMAGE, offset="7MiB"),),
+            ),
+            "raw content at 7MiB starts at 7MiB and overlaps the extended partition",
+        ),
+    ],
+)
+def test_raw_content_where_others_write(lab, image, words):
+    (lab.folder / "app.img").write_bytes(b"raw" * 1000)
     with pytest.raises(AssertionError) as caught:
         lab.make(image)
     assert words in str(caught.value)
