@@ -33,7 +33,7 @@ def ordinary_user(name: str) -> Iterator[Path]:
     subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True)
     home = Path(f"~{name}").expanduser()
     try:
-        for module in ("forgefile", "xxhash", "networkx", "jinja2", "markupsafe"):
+        for module in ("forgefile", "xxhash", "networkx", "jinja2", "markupsafe", "rich"):
             spec = importlib.util.find_spec(module)
             assert spec is not None
             assert spec.origin is not None

@@ -72,7 +72,7 @@ def test_without_it_make_runs_one_at_a_time(makes):
 
 
 def test_two_makes_share_the_cores(makes):
-    makes.forgefile(*BEGIN, *(f'forge.target("{name}", Make(makefile=m))' for name in "ab"))
+    makes.forgefile(*BEGIN, *(f'forge.target("{name}", Make(makefile=m, words=("NAME={name}",)))' for name in "ab"))
     ended = makes.json("-j", "4")
     found, count = most(ended, "a", "b")
     assert count == 16
