@@ -19,6 +19,7 @@ class Fetch(Rule):
     size: int
     inputs: tuple[Any, ...] = ()
     downloads: bool = True
+    word: str = ""
 
     def steps(self, box: Sandbox) -> Iterable[Step]:
         line = """cd /run/forge/tmp/fetched
@@ -27,7 +28,7 @@ class Fetch(Rule):
         """
         caches = (Cache(name="fetched", path=f"{box.tmp}/fetched", downloads=self.downloads),)
         words = ("sh", "-ec", line, "sh", str(self.size), *(box.path(each) for each in self.inputs))
-        yield Run(words, stdout=box.out, network=True, caches=caches)
+        yield Run(words, stdout=box.out, env={"WORD": self.word}, network=True, caches=caches)
 
 
 '''
@@ -121,7 +122,7 @@ FETCH = (
     'base = forge.target("base", Shell(line="cat $1", inputs=(forge.source("source"),)))',
     'forge.target("a", Fetch(size=3000, inputs=(base,)))',
     'forge.target("b", Fetch(size=5000, inputs=(base,)))',
-    'forge.target("c", Fetch(size=5000, inputs=(base,)))',
+    'forge.target("c", Fetch(size=5000, inputs=(base,), word="not equal to b"))',
 )
 
 
@@ -130,7 +131,7 @@ def fetched(project: Project) -> Project:
     """A project with downloads, in which what is below those that download is dirty."""
     project.forgefile(*FETCH, preamble=RULES)
     project.write("source", "one")
-    project.forge()
+    project.forge("-j", "1")  # what another target reads in the same moment may be taken for one's own
     project.write("source", "two")
     return project
 
