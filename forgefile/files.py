@@ -48,6 +48,15 @@ def _copy_range(old: int, new: int, at: int, length: int) -> int:
     return os.sendfile(new, old, at, length)
 
 
+def head(path: str, length: int) -> bytes:
+    """Return the first bytes of a file; nothing of what is no plain file, which is not opened, or cannot be read."""
+    with suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, "rb") as stream:
+                return stream.read(length)
+    return b""
+
+
 def is_written_by_machine(path: str) -> bool:
     """Tell whether a QEMU has an image open to write into it: it has a lock on a byte then that stands for that right.
 

@@ -23,7 +23,7 @@ from forgefile.events import (
     StepStarted,
     TargetEvent,
 )
-from forgefile.files import write_whole
+from forgefile.files import head, write_whole
 
 _PROCESS = 1
 _HEAD = b'{"traceEvents":['
@@ -62,7 +62,7 @@ class Trace:
         folder = os.path.dirname(self._path) or "."
         if os.path.isdir(self._path) or not os.access(folder, os.W_OK | os.X_OK):
             raise UsageError(f"cannot write the trace file '{self._path}'", hint="name a file in a folder that exists")
-        if os.path.lexists(self._path) and not _is_trace(self._path):
+        if os.path.lexists(self._path) and head(self._path, len(_HEAD)) != _HEAD:
             raise UsageError(
                 f"{self._path} exists and is no trace of forge's", hint="name another file, or move that away"
             )
@@ -135,17 +135,6 @@ class Trace:
             told.append({**_at("thread_name", "M", row, 0), "args": {"name": name}})
             told.append({**_at("thread_sort_index", "M", row, 0), "args": {"sort_index": row}})
         return told
-
-
-def _is_trace(path: str) -> bool:
-    """Tell whether forge wrote a file as a trace; what is no plain file is not opened."""
-    try:
-        if not os.path.isfile(path):
-            return False
-        with open(path, "rb") as stream:
-            return stream.read(len(_HEAD)) == _HEAD
-    except OSError:
-        return False
 
 
 def _at(name: str, phase: str, row: int, seconds: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import sys
 
 from forgefile.cache.store import Store, folder_of
 from forgefile.errors import UsageError
-from forgefile.files import write_whole
+from forgefile.files import head, write_whole
 from forgefile.history import Build, builds
 from forgefile.page import MARK, page
 from forgefile.report import words
@@ -64,19 +64,8 @@ def _refuse(to: str) -> None:
         raise UsageError(f"{to} is a folder", hint="name a file")
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"cannot write {to}", hint="name a file in a folder that exists and can be written")
-    if os.path.lexists(to) and not _is_page(to):
+    if os.path.lexists(to) and MARK.encode() not in head(to, _HEAD_BYTES):
         raise UsageError(f"{to} exists and is no page of forge's", hint="name another file, or move that away")
-
-
-def _is_page(path: str) -> bool:
-    """Tell whether forge wrote a file as a page; what is no plain file is not opened."""
-    try:
-        if not os.path.isfile(path):
-            return False
-        with open(path, "rb") as stream:
-            return MARK.encode() in stream.read(_HEAD_BYTES)
-    except OSError:
-        return False
 
 
 def _chosen(store: Store, wanted: int | None) -> Build:
